@@ -1,0 +1,60 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "qaas/v1/forecast.pb.h"
+#include "qaas/v1/job_spec.pb.h"
+#include "qaas/v1/model.pb.h"
+
+/// What a job spec means, once for all programs: defaults, what is valid, and what follows from it
+/// for each projection. No torch, no database, no gRPC.
+namespace qaas {
+
+/// One thing wrong with a spec. `field` is the path in the message ("weights.group_size");
+/// `description` says what was found and what is accepted.
+struct FieldViolation {
+  std::string field;
+  std::string description;
+};
+
+/// Checks a spec by itself: required fields, ranges, contradictions, resource names, size limits.
+/// Empty when valid. Checks what the caller wrote, so call it before with_defaults.
+std::vector<FieldViolation> validate(const v1::JobSpec& spec);
+
+/// Checks a valid spec against the model it names: group sizes divide the inputs of each projection
+/// (the first offender is named), override patterns match something, sequence lengths fit, the
+/// layout can hold every projection, each target runtime can load the result.
+std::vector<FieldViolation> validate_for_model(const v1::JobSpec& spec, const v1::Model& model);
+
+/// The spec with every default written out, as documented in job_spec.proto. Defaults depend on
+/// the bit width and, for lengths and pretraining_tokens, on the model.
+v1::JobSpec with_defaults(const v1::JobSpec& spec, const v1::Model& model);
+
+/// The grid of one projection: bits 0 means it keeps full precision.
+struct ProjectionGrid {
+  int bits = 0;
+  int64_t group_size = 0;  ///< resolved: -1 has become the projection's input size
+  bool symmetric = false;
+};
+
+/// The grid of projection `name` with `input_size` inputs under `spec` (defaults filled in):
+/// the first matching override, else spec.weights().
+ProjectionGrid grid_for(const v1::JobSpec& spec, const std::string& name, int64_t input_size);
+
+/// Whether `pattern` ("*" matches any run of characters) matches the whole of `name`.
+bool pattern_matches(const std::string& pattern, const std::string& name);
+
+/// Bytes, and runtimes, that follow from a spec (defaults filled in) before it runs.
+struct Footprint {
+  int64_t original_bytes = 0;
+  int64_t artifact_bytes = 0;    ///< weight file in GPTQ layout
+  double bits_per_weight = 0;    ///< over quantized weights, scales and zero points included
+  int64_t memory_bytes = 0;      ///< engine's peak resident memory, rough
+  int64_t disk_bytes = 0;        ///< scratch: checkpoints and artifact
+  std::vector<v1::RuntimeSupport> runtimes;
+};
+Footprint footprint(const v1::JobSpec& spec, const v1::Model& model);
+
+}  // namespace qaas

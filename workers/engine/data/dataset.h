@@ -1,0 +1,40 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <vector>
+
+#include <absl/status/statusor.h>
+
+#include "workers/engine/data/tokenizer.h"
+
+namespace qaas {
+
+/// Equal windows of token ids, row-major [count, length].
+struct TokenWindows {
+  int64_t count = 0;
+  int64_t length = 0;
+  std::vector<int32_t> ids;
+};
+
+enum class WindowChoice { kFirst, kRandom };
+
+struct WindowOptions {
+  int64_t length = 2048;
+  int64_t count = 0;      ///< 0: all there are, at most max_count
+  int64_t max_count = 4096;
+  WindowChoice choice = WindowChoice::kFirst;
+  uint64_t seed = 0;      ///< kRandom only
+  int32_t vocab_size = 0; ///< every id must be below this
+};
+
+/// Reads a dataset (a folder of .txt, .jsonl with "text", and .ids files in name order, or one such
+/// file), tokenizes it and cuts the concatenated stream into non-overlapping windows. Each .txt file
+/// and each .jsonl line is one document, encoded with its special tokens; .ids files are taken as
+/// they are (decimal ids between blanks). A last partial window is dropped. kInvalidArgument names
+/// the file and line, or says how many windows there are when more were asked for.
+absl::StatusOr<TokenWindows> load_windows(const std::filesystem::path& dataset,
+                                          const Tokenizer* tokenizer,
+                                          const WindowOptions& options);
+
+}  // namespace qaas

@@ -1,0 +1,33 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <absl/status/statusor.h>
+
+namespace qaas {
+
+/// Text to token ids, as the model's own tokenizer does it. Thread-safe once made.
+class Tokenizer {
+ public:
+  virtual ~Tokenizer() = default;
+
+  enum class SpecialTokens { kAdd, kOmit };
+  /// Ids of `text` (UTF-8). kAdd applies the post-processor (usually: begin-of-sequence first).
+  /// kInvalidArgument if the text is not valid UTF-8 or has a character the vocabulary cannot spell.
+  virtual absl::StatusOr<std::vector<int32_t>> encode(std::string_view text,
+                                                      SpecialTokens special) const = 0;
+  /// Highest id it can produce, plus one.
+  virtual int32_t size() const = 0;
+};
+
+/// The tokenizer of a model folder: tokenizer.json (byte-level BPE, byte-fallback BPE) where
+/// present, else tokenizer.model (sentencepiece). kInvalidArgument names the file and the part that
+/// is not understood; kNotFound when the folder has neither.
+absl::StatusOr<std::unique_ptr<Tokenizer>> load_tokenizer(const std::filesystem::path& folder);
+
+}  // namespace qaas

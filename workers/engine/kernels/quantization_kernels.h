@@ -1,0 +1,75 @@
+#pragma once
+
+#include <cstdint>
+
+/// CPU kernels behind plain pointers: no torch here. Each has an ATen reference in
+/// workers/engine/quant and a test against it. All matrices are row-major [rows, cols]; a group is
+/// `group_size` consecutive columns of one row; qparams are [rows, cols / group_size]. Kernels use
+/// up to `threads` threads and give the same bytes whatever that number is.
+namespace qaas::kernels {
+
+/// A 16-bit brain float, as stored.
+using Bfloat16Bits = uint16_t;
+
+struct GroupedMatrix {
+  int64_t rows = 0;
+  int64_t cols = 0;
+  int64_t group_size = 0;  ///< divides cols
+  int bits = 0;            ///< 2, 3, 4 or 8
+};
+
+/// Master qparams to the values used: scale clamped to [1e-4, 1e4] and rounded to fp16 (half to
+/// even), zero point rounded half to even and clamped to [0, 2^bits - 1]. EfficientQAT 1.1.
+void effective_qparams(const float* scale, const float* zero_point, int64_t count, int bits,
+                       float* effective_scale, float* effective_zero_point);
+
+/// weight_hat = (clamp(round(w / s) + z, 0, Q) - z) * s, with effective s and z; true division,
+/// half to even, one product, cast once to the output type. Out may be float or bf16.
+void fake_quantize_forward(const GroupedMatrix& shape, const float* weight, const float* scale,
+                           const float* zero_point, float* weight_hat, int threads);
+void fake_quantize_forward(const GroupedMatrix& shape, const float* weight, const float* scale,
+                           const float* zero_point, Bfloat16Bits* weight_hat, int threads);
+
+/// Straight-through gradients (sheet 1.3). grad is d loss / d weight_hat. Writes (does not
+/// accumulate) grad_weight [rows, cols], grad_scale and grad_zero_point [rows, groups]. Nothing of
+/// the forward pass is kept: all is recomputed from weight and effective qparams. grad_zero_point
+/// may be null (symmetric grids).
+void fake_quantize_backward(const GroupedMatrix& shape, const float* weight, const float* scale,
+                            const float* zero_point, const float* grad, float* grad_weight,
+                            float* grad_scale, float* grad_zero_point, int threads);
+void fake_quantize_backward(const GroupedMatrix& shape, const float* weight, const float* scale,
+                            const float* zero_point, const Bfloat16Bits* grad, float* grad_weight,
+                            float* grad_scale, float* grad_zero_point, int threads);
+
+/// Codes from weights: clamp(round(w / s) + z, 0, Q) as uint8.
+void quantize(const GroupedMatrix& shape, const float* weight, const float* scale,
+              const float* zero_point, uint8_t* codes, int threads);
+
+/// (code - z) * s from dense little-endian packed rows (bit_packing.h): `packed` is
+/// [rows, cols * bits / 32] words.
+void unpack_dequantize(const GroupedMatrix& shape, const uint32_t* packed, const float* scale,
+                       const float* zero_point, float* weight_hat, int threads);
+void unpack_dequantize(const GroupedMatrix& shape, const uint32_t* packed, const float* scale,
+                       const float* zero_point, Bfloat16Bits* weight_hat, int threads);
+
+/// d loss / d scale of a packed projection: per group, sum of grad * (code - z). Writes.
+void packed_scale_gradient(const GroupedMatrix& shape, const uint32_t* packed,
+                           const float* zero_point, const float* grad, float* grad_scale,
+                           int threads);
+void packed_scale_gradient(const GroupedMatrix& shape, const uint32_t* packed,
+                           const float* zero_point, const Bfloat16Bits* grad, float* grad_scale,
+                           int threads);
+
+struct AdamW {
+  float learning_rate = 0;
+  float beta1 = 0.9f;
+  float beta2 = 0.999f;
+  float epsilon = 1e-8f;
+  float weight_decay = 0;  ///< decoupled
+  int64_t step = 1;        ///< from 1, for bias correction
+};
+/// One AdamW step over a flat parameter (Loshchilov and Hutter 2019, as torch.optim.AdamW).
+void adamw_step(const AdamW& options, int64_t count, float* parameter, const float* gradient,
+                float* first_moment, float* second_moment, int threads);
+
+}  // namespace qaas::kernels
