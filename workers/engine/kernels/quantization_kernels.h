@@ -5,7 +5,8 @@
 /// CPU kernels behind plain pointers: no torch here. Each has an ATen reference in
 /// workers/engine/quant and a test against it. All matrices are row-major [rows, cols]; a group is
 /// `group_size` consecutive columns of one row; qparams are [rows, cols / group_size]. Kernels use
-/// up to `threads` threads and give the same bytes whatever that number is.
+/// up to `threads` threads and give the same bytes whatever that number is, and whatever
+/// instruction set the CPU has (instruction_set.h). Outputs may not overlap inputs.
 namespace qaas::kernels {
 
 /// A 16-bit brain float, as stored.
@@ -46,7 +47,7 @@ void quantize(const GroupedMatrix& shape, const float* weight, const float* scal
               const float* zero_point, uint8_t* codes, int threads);
 
 /// (code - z) * s from dense little-endian packed rows (bit_packing.h): `packed` is
-/// [rows, cols * bits / 32] words.
+/// [rows, cols * bits / 32] words; cols must be a multiple of 32 and group_size of 16.
 void unpack_dequantize(const GroupedMatrix& shape, const uint32_t* packed, const float* scale,
                        const float* zero_point, float* weight_hat, int threads);
 void unpack_dequantize(const GroupedMatrix& shape, const uint32_t* packed, const float* scale,
@@ -71,5 +72,9 @@ struct AdamW {
 /// One AdamW step over a flat parameter (Loshchilov and Hutter 2019, as torch.optim.AdamW).
 void adamw_step(const AdamW& options, int64_t count, float* parameter, const float* gradient,
                 float* first_moment, float* second_moment, int threads);
+
+/// fp32 to bf16 (half to even, a NaN stays a NaN) and back.
+void convert(const float* from, int64_t count, Bfloat16Bits* to, int threads);
+void convert(const Bfloat16Bits* from, int64_t count, float* to, int threads);
 
 }  // namespace qaas::kernels

@@ -1,0 +1,65 @@
+#pragma once
+
+#include <cstdint>
+
+#include "workers/engine/kernels/quantization_kernels.h"
+
+/// The loops behind quantization_kernels.h, once per instruction set. A matrix is seen as a flat
+/// list of groups (group_size divides cols, so groups follow each other in memory), and a call
+/// works on `groups` of them, on the calling thread.
+namespace qaas::kernels {
+
+struct Groups {
+  int64_t groups = 0;
+  int64_t group_size = 0;
+  int bits = 0;
+};
+
+/// AdamW with everything that depends on the step alone worked out.
+struct AdamWFactors {
+  float decay = 1;  ///< 1 - learning_rate * weight_decay
+  float beta1 = 0;
+  float one_minus_beta1 = 0;
+  float beta2 = 0;
+  float one_minus_beta2 = 0;
+  float second_correction = 1;  ///< sqrt(1 - beta2^step)
+  float step_size = 0;          ///< learning_rate / (1 - beta1^step)
+  float epsilon = 0;
+};
+
+struct GroupKernels {
+  void (*effective_qparams)(const float* scale, const float* zero_point, int64_t count, int bits,
+                            float* effective_scale, float* effective_zero_point);
+  void (*forward_f32)(const Groups&, const float* weight, const float* scale,
+                      const float* zero_point, float* weight_hat);
+  void (*forward_bf16)(const Groups&, const float* weight, const float* scale,
+                       const float* zero_point, Bfloat16Bits* weight_hat);
+  void (*backward_f32)(const Groups&, const float* weight, const float* scale,
+                       const float* zero_point, const float* grad, float* grad_weight,
+                       float* grad_scale, float* grad_zero_point);
+  void (*backward_bf16)(const Groups&, const float* weight, const float* scale,
+                        const float* zero_point, const Bfloat16Bits* grad, float* grad_weight,
+                        float* grad_scale, float* grad_zero_point);
+  void (*quantize)(const Groups&, const float* weight, const float* scale, const float* zero_point,
+                   uint8_t* codes);
+  void (*dequantize_f32)(const Groups&, const uint8_t* packed, const float* scale,
+                         const float* zero_point, float* weight_hat);
+  void (*dequantize_bf16)(const Groups&, const uint8_t* packed, const float* scale,
+                          const float* zero_point, Bfloat16Bits* weight_hat);
+  void (*scale_gradient_f32)(const Groups&, const uint8_t* packed, const float* zero_point,
+                             const float* grad, float* grad_scale);
+  void (*scale_gradient_bf16)(const Groups&, const uint8_t* packed, const float* zero_point,
+                              const Bfloat16Bits* grad, float* grad_scale);
+  void (*adamw)(const AdamWFactors&, int64_t count, float* parameter, const float* gradient,
+                float* first_moment, float* second_moment);
+  void (*f32_to_bf16)(const float* from, int64_t count, Bfloat16Bits* to);
+  void (*bf16_to_f32)(const Bfloat16Bits* from, int64_t count, float* to);
+};
+
+extern const GroupKernels kGenericGroupKernels;
+#if defined(QAAS_KERNELS_X86)
+extern const GroupKernels kAvx2GroupKernels;
+extern const GroupKernels kAvx512GroupKernels;
+#endif
+
+}  // namespace qaas::kernels
