@@ -25,11 +25,15 @@ std::vector<FieldViolation> validate(const v1::JobSpec& spec);
 
 /// Checks a valid spec against the model it names: group sizes divide the inputs of each projection
 /// (the first offender is named), override patterns match something, sequence lengths fit, the
-/// layout can hold every projection, each target runtime can load the result.
+/// layout can hold every projection, each target runtime can load the result. Takes the spec as the
+/// caller wrote it or with defaults filled in.
 std::vector<FieldViolation> validate_for_model(const v1::JobSpec& spec, const v1::Model& model);
 
 /// The spec with every default written out, as documented in job_spec.proto. Defaults depend on
-/// the bit width and, for lengths and pretraining_tokens, on the model.
+/// the bit width and, for lengths and pretraining_tokens, on the model. Applying it twice changes
+/// nothing, and the result of a valid spec is valid. Left out where no value exists yet: `samples`
+/// (how many windows a dataset holds is known only where it is read), calibration and stage options
+/// of a method without them, warmup_ratio of a constant schedule.
 v1::JobSpec with_defaults(const v1::JobSpec& spec, const v1::Model& model);
 
 /// The grid of one projection: bits 0 means it keeps full precision.
@@ -49,10 +53,17 @@ bool pattern_matches(const std::string& pattern, const std::string& name);
 /// Bytes, and runtimes, that follow from a spec (defaults filled in) before it runs.
 struct Footprint {
   int64_t original_bytes = 0;
-  int64_t artifact_bytes = 0;    ///< weight file in GPTQ layout
-  double bits_per_weight = 0;    ///< over quantized weights, scales and zero points included
-  int64_t memory_bytes = 0;      ///< engine's peak resident memory, rough
-  int64_t disk_bytes = 0;        ///< scratch: checkpoints and artifact
+  /// Weight file in GPTQ layout: codes, fp16 scales, zero points (stored for symmetric grids too),
+  /// int32 g_idx, the other tensors in the original's precision, and the header, which is
+  /// estimated.
+  int64_t artifact_bytes = 0;
+  /// Mean over quantized weights of what the file stores for one: bits + (bits + 16) / group_size.
+  double bits_per_weight = 0;
+  /// The engine's peak resident memory, rough: the larger of block training (four fp32 copies of a
+  /// block, three activation caches of all windows) and end-to-end training (packed blocks,
+  /// embeddings, logits of a micro batch). Without `samples`, for the most windows a job may use.
+  int64_t memory_bytes = 0;
+  int64_t disk_bytes = 0;  ///< scratch: block checkpoints, optimizer state and artifact, rough
   std::vector<v1::RuntimeSupport> runtimes;
 };
 Footprint footprint(const v1::JobSpec& spec, const v1::Model& model);

@@ -1,0 +1,21 @@
+#pragma once
+
+#include <string>
+
+#include "qaas/v1/job_spec.pb.h"
+
+/// How a spec's grids apply to projections; shared by the files of this folder.
+namespace qaas {
+
+/// Index of the first override whose pattern matches projection `name`, or -1.
+int override_for(const v1::JobSpec& spec, const std::string& name);
+
+/// The grid message that applies to projection `name`: the first matching override's, else
+/// spec.weights(). Null where the projection keeps full precision. Points into `spec`.
+const v1::WeightQuantization* grid_message_for(const v1::JobSpec& spec, const std::string& name);
+
+/// Path of the message grid_message_for() returns, for violations: "weights" or
+/// "overrides[2].weights".
+std::string grid_path_for(const v1::JobSpec& spec, const std::string& name);
+
+}  // namespace qaas
