@@ -7,11 +7,14 @@
 
 namespace qaas {
 
-/// SHA-256 of a file's bytes, lower-case hex. Reads in chunks; kNotFound or kUnavailable on failure.
+/// SHA-256 of a file's bytes, lower-case hex. Reads in chunks; kNotFound or kUnavailable on
+/// failure, kUnavailable also when the file changes while it is read.
 absl::StatusOr<std::string> sha256_file(const std::filesystem::path& path);
 
 /// SHA-256 over the sorted list of "<relative name>\n<size>\n<file digest>\n" of every regular file
-/// in a folder (no recursion, hidden files left out): identifies a model or dataset folder.
+/// in a folder (no recursion, hidden files left out): identifies a model or dataset folder. A
+/// symlink counts as the file it points to. kInvalidArgument for one that leaves the folder, or a
+/// name with control characters; else fails as sha256_file.
 absl::StatusOr<std::string> sha256_folder(const std::filesystem::path& folder);
 
 }  // namespace qaas

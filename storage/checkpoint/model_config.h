@@ -16,8 +16,8 @@ struct RopeConfig {
   double theta = 10000.0;
   Scaling scaling = Scaling::kNone;
   double factor = 1.0;
-  double low_freq_factor = 1.0;   ///< kLlama3 only
-  double high_freq_factor = 4.0;  ///< kLlama3 only
+  double low_freq_factor = 1.0;                     ///< kLlama3 only
+  double high_freq_factor = 4.0;                    ///< kLlama3 only
   int64_t original_max_position_embeddings = 8192;  ///< kLlama3 only
 };
 
@@ -36,10 +36,14 @@ struct ModelConfig {
   bool tie_word_embeddings = false;
   RopeConfig rope;
   int64_t bos_token_id = -1;  ///< -1: none
+  /// Fields that config.json leaves out and that took the family's default, for the job's log.
+  std::vector<std::string> defaulted_fields;
 };
 
 /// Parses the text of a config.json. kInvalidArgument names the field that is missing, of the wrong
-/// type, out of range, or would change the mathematics in a way this service does not know.
+/// type, out of range, or would change the mathematics in a way this service does not know; an
+/// unknown family is refused with the list of those accepted. Sizes are bounded so that no product
+/// below overflows.
 absl::StatusOr<ModelConfig> parse_model_config(std::string_view json);
 
 /// A tensor that a checkpoint of `config` must hold.
@@ -61,6 +65,7 @@ struct Projection2d {
 /// The projections of all decoder blocks, in model order: q, k, v, o, gate, up, down per block.
 std::vector<Projection2d> decoder_projections(const ModelConfig& config);
 
+/// All parameters; a tied head counts once.
 int64_t parameter_count(const ModelConfig& config);
 /// All parameters but the embedding and the output head: N of the scaling laws.
 int64_t non_embedding_parameter_count(const ModelConfig& config);

@@ -15,7 +15,9 @@ namespace qaas {
 
 /// A Hugging Face model folder, opened and checked: config.json understood, one safetensors file or
 /// a sharded index, every tensor the config calls for present exactly once with its shape and a
-/// floating type (F32, F16, BF16), and nothing else (rotary inv_freq buffers are ignored).
+/// floating type (F32, F16, BF16), and nothing else (rotary inv_freq buffers are ignored, and so is
+/// the head of a tied model if it equals the embedding). Cheap to copy; safe to read from several
+/// threads.
 class ModelFolder {
  public:
   /// kNotFound or kInvalidArgument with the file, the tensor and what was expected.
@@ -30,7 +32,11 @@ class ModelFolder {
   /// Bytes of all weight files.
   int64_t weight_bytes() const { return weight_bytes_; }
 
-  /// Names of the regular files of the folder that are not weights (config, tokenizer, ...), sorted.
+  /// kFailedPrecondition if a weight file changed since open(): see SafetensorsFile.
+  absl::Status check_unchanged() const;
+
+  /// Names of the regular files of the folder that belong beside a copy of the model (config,
+  /// tokenizer, ...), sorted: no weights, no shard index, no hidden file, nothing pickled.
   const std::vector<std::string>& side_files() const { return side_files_; }
 
  private:
