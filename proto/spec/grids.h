@@ -4,7 +4,8 @@
 
 #include "qaas/v1/job_spec.pb.h"
 
-/// How a spec's grids apply to projections; shared by the files of this folder.
+/// Which of a spec's grids applies to a projection, as the message the caller wrote; job_spec.h has
+/// the resolved numbers.
 namespace qaas {
 
 /// Index of the first override whose pattern matches projection `name`, or -1.
