@@ -18,6 +18,8 @@ namespace qaas::kernels {
 namespace {
 
 #define QAAS_INLINE inline __attribute__((always_inline))
+/// Everything a loop calls is inlined into it: partial sums stay in registers.
+#define QAAS_LOOP __attribute__((flatten))
 
 #if defined(__AVX512F__)
 constexpr int kWidth = 16;
@@ -155,6 +157,83 @@ struct PaddedRun {
     for (int i = 0; i < n; ++i) to[i] = values[i];
   }
 };
+
+/// "All kWidth lanes", where a count of lanes is asked for: the case without masks.
+struct AllLanes {};
+
+QAAS_INLINE Ints lane_numbers() {
+  Ints lane;
+  for (int i = 0; i < kWidth; ++i) lane[i] = i;
+  return lane;
+}
+
+/// x in the first n lanes, otherwise in the rest.
+QAAS_INLINE Floats first_lanes(Floats x, AllLanes, Floats) { return x; }
+QAAS_INLINE Floats first_lanes(Floats x, int n, Floats otherwise) {
+  return lane_numbers() < n ? x : otherwise;
+}
+
+/// The first n elements, zeros behind them; nothing beyond them is touched.
+template <class T>
+QAAS_INLINE Floats load_first(const T* from, AllLanes) {
+  return load(from);
+}
+template <class T>
+QAAS_INLINE void store_first(T* to, Floats x, AllLanes) {
+  store(to, x);
+}
+#if defined(__AVX512F__)
+QAAS_INLINE Floats load_first(const float* from, int n) {
+  return reinterpret_cast<Floats>(
+      _mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << n) - 1u), from));
+}
+QAAS_INLINE Floats load_first(const uint16_t* from, int n) {
+  const Halves x = reinterpret_cast<Halves>(
+      _mm256_maskz_loadu_epi16(static_cast<__mmask16>((1u << n) - 1u), from));
+  return bits_to_floats(__builtin_convertvector(x, Words) << 16);
+}
+QAAS_INLINE void store_first(float* to, Floats x, int n) {
+  _mm512_mask_storeu_ps(to, static_cast<__mmask16>((1u << n) - 1u), x);
+}
+QAAS_INLINE void store_first(uint16_t* to, Floats x, int n) {
+  uint16_t all[kWidth];
+  store(all, x);
+  _mm256_mask_storeu_epi16(to, static_cast<__mmask16>((1u << n) - 1u),
+                           _mm256_loadu_si256(reinterpret_cast<const __m256i*>(all)));
+}
+#else
+template <class T>
+QAAS_INLINE Floats load_first(const T* from, int n) {
+  T all[kWidth] = {};
+  for (int i = 0; i < n; ++i) all[i] = from[i];
+  return load(all);
+}
+template <class T>
+QAAS_INLINE void store_first(T* to, Floats x, int n) {
+  T all[kWidth];
+  store(all, x);
+  for (int i = 0; i < n; ++i) to[i] = all[i];
+}
+#endif
+
+/// Calls body(column, part, lanes) for each vector of [0, count): element i belongs to part
+/// i % kLanes / kWidth of the partial sums on every instruction set. `lanes` is AllLanes, or an int
+/// for the last, incomplete vector.
+template <class Body>
+QAAS_INLINE void for_each_part(int64_t count, const Body& body) {
+  int64_t c = 0;
+  for (; c + kLanes <= count; c += kLanes) {
+    for (int p = 0; p < kParts; ++p) body(c + p * kWidth, p, AllLanes{});
+  }
+  for (int p = 0; p < kParts; ++p) {
+    const int64_t left = count - (c + p * kWidth);
+    if (left >= kWidth) {
+      body(c + p * kWidth, p, AllLanes{});
+    } else if (left > 0) {
+      body(c + p * kWidth, p, static_cast<int>(left));
+    }
+  }
+}
 
 }  // namespace
 }  // namespace qaas::kernels

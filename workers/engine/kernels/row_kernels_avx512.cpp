@@ -1,0 +1,7 @@
+#include "workers/engine/kernels/row_kernels_loops.h"
+
+namespace qaas::kernels {
+
+const RowKernels kAvx512RowKernels = make_row_kernels();
+
+}  // namespace qaas::kernels
