@@ -155,14 +155,18 @@ QAAS_LOOP void softmax_causal_forward_loop(int64_t first, int64_t last, int64_t 
       most[p] = first_lanes(s > most[p] ? s : most[p], n, most[p]);
     });
     const float top = max_lanes(most);
+    // A float row keeps its exponentials in place; in bf16 that would round them twice.
+    constexpr bool kKeep = sizeof(T) == sizeof(float);
     Floats sums[kParts] = {};
     for_each_part(used, [&](int64_t c, int p, auto n) {
       const Floats e = exponential(load_first(from + c, n) * scale - top);
+      if constexpr (kKeep) store_first(to + c, e, n);
       sums[p] += first_lanes(e, n, Floats{});
     });
     const float inverse = 1.0f / sum_lanes(sums);
     for_each_part(used, [&](int64_t c, int, auto n) {
-      const Floats e = exponential(load_first(from + c, n) * scale - top);
+      const Floats e =
+          kKeep ? load_first(to + c, n) : exponential(load_first(from + c, n) * scale - top);
       store_first(to + c, e * inverse, n);
     });
     clear_from(to, used, length);
