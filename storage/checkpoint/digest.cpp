@@ -57,7 +57,8 @@ struct FileDigest {
   std::string hex;
 };
 
-absl::StatusOr<FileDigest> digest_file(const std::filesystem::path& path) {
+absl::StatusOr<FileDigest> digest_file(const std::filesystem::path& path,
+                                       const std::stop_token& stop) {
   const int descriptor = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (descriptor < 0) return read_error(errno, path);
   absl::Cleanup close_file = [descriptor] { close(descriptor); };
@@ -74,6 +75,9 @@ absl::StatusOr<FileDigest> digest_file(const std::filesystem::path& path) {
     if (got < 0 && errno == EINTR) continue;
     if (got < 0) return read_error(errno, path);
     if (got == 0) break;
+    if (stop.stop_requested()) {
+      return absl::CancelledError(absl::StrCat(path.string(), ": reading was stopped"));
+    }
     sha.update(chunk.data(), static_cast<size_t>(got));
     result.size += got;
   }
@@ -93,19 +97,20 @@ absl::StatusOr<FileDigest> digest_file(const std::filesystem::path& path) {
 }  // namespace
 
 absl::StatusOr<std::string> sha256_file(const std::filesystem::path& path) {
-  auto digest = digest_file(path);
+  auto digest = digest_file(path, {});
   if (!digest.ok()) return digest.status();
   return std::move(digest->hex);
 }
 
-absl::StatusOr<std::string> sha256_folder(const std::filesystem::path& folder) {
+absl::StatusOr<std::string> sha256_folder(const std::filesystem::path& folder,
+                                          const std::stop_token& stop) {
   const auto names = folder_files(folder);
   if (!names.ok()) return names.status();
   Sha256 sha;
   for (const std::string& name : *names) {
     const auto path = resolve_inside(folder, name);
     if (!path.ok()) return path.status();
-    const auto digest = digest_file(*path);
+    const auto digest = digest_file(*path, stop);
     if (!digest.ok()) return digest.status();
     const std::string line = absl::StrCat(name, "\n", digest->size, "\n", digest->hex, "\n");
     sha.update(line.data(), line.size());

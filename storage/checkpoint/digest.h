@@ -1,6 +1,7 @@
 #pragma once
 
 #include <filesystem>
+#include <stop_token>
 #include <string>
 
 #include <absl/status/statusor.h>
@@ -14,7 +15,9 @@ absl::StatusOr<std::string> sha256_file(const std::filesystem::path& path);
 /// SHA-256 over the sorted list of "<relative name>\n<size>\n<file digest>\n" of every regular file
 /// in a folder (no recursion, hidden files left out): identifies a model or dataset folder. A
 /// symlink counts as the file it points to. kInvalidArgument for one that leaves the folder, or a
-/// name with control characters; else fails as sha256_file.
-absl::StatusOr<std::string> sha256_folder(const std::filesystem::path& folder);
+/// name with control characters; kCancelled within a chunk (1 MiB) of a stop request, so that a
+/// service need not read terabytes to its end before it can exit; else fails as sha256_file.
+absl::StatusOr<std::string> sha256_folder(const std::filesystem::path& folder,
+                                          const std::stop_token& stop = {});
 
 }  // namespace qaas
