@@ -1,6 +1,9 @@
 #include "storage/checkpoint/config_fields.h"
 
+#include <algorithm>
+
 #include <absl/strings/str_cat.h>
+#include <absl/strings/str_join.h>
 
 #include "storage/checkpoint/strict_json.h"
 
@@ -29,6 +32,15 @@ const json* ConfigFields::find_or_default(const char* name, bool has_default) {
     fail(name, "is missing");
   }
   return value;
+}
+
+void ConfigFields::accept_only(std::initializer_list<const char*> names) {
+  for (const auto& [name, value] : object_.items()) {
+    if (std::find(names.begin(), names.end(), name) == names.end()) {
+      fail(name, absl::StrCat("is ", describe_json(value),
+                              "; accepted fields: ", absl::StrJoin(names, ", ")));
+    }
+  }
 }
 
 int64_t ConfigFields::integer(const char* name, int64_t low, int64_t high,

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <initializer_list>
 #include <optional>
 #include <string>
 #include <vector>
@@ -33,6 +34,9 @@ class ConfigFields {
                 std::optional<double> absent = std::nullopt);
   bool boolean(const char* name, bool absent);
   std::string string(const char* name, std::optional<std::string> absent = std::nullopt);
+
+  /// Fails for the first field that is not listed: what is not known must not be ignored.
+  void accept_only(std::initializer_list<const char*> names);
 
   /// Takes over the failure of a reader of an object inside this one, unless there is one already.
   void absorb(const absl::Status& inner) { status_.Update(inner); }

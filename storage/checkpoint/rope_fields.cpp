@@ -1,10 +1,6 @@
 #include "storage/checkpoint/rope_fields.h"
 
-#include <algorithm>
-#include <array>
-
 #include <absl/strings/str_cat.h>
-#include <absl/strings/str_join.h>
 
 #include "storage/checkpoint/strict_json.h"
 
@@ -16,15 +12,6 @@ using nlohmann::json;
 constexpr double kMaxTheta = 1e12;
 constexpr double kMaxFactor = 1e6;
 constexpr int64_t kMaxContext = int64_t{1} << 30;
-
-constexpr std::array<const char*, 8> kRopeFields = {"rope_type",
-                                                    "type",
-                                                    "rope_theta",
-                                                    "factor",
-                                                    "low_freq_factor",
-                                                    "high_freq_factor",
-                                                    "partial_rotary_factor",
-                                                    "original_max_position_embeddings"};
 
 /// The object that holds the scaling, "rope_parameters" or "rope_scaling"; "" for neither.
 std::string spelling_of(const json& config, ConfigFields& fields) {
@@ -42,14 +29,11 @@ std::string spelling_of(const json& config, ConfigFields& fields) {
   return spelling;
 }
 
-RopeConfig read_scaling(const json& object, double outer_theta, ConfigFields& fields) {
+RopeConfig read_scaling(double outer_theta, ConfigFields& fields) {
   RopeConfig rope{.theta = fields.number("rope_theta", 1.0, kMaxTheta, outer_theta)};
-  for (const auto& [name, value] : object.items()) {
-    if (std::find(kRopeFields.begin(), kRopeFields.end(), name) == kRopeFields.end()) {
-      fields.fail(name, absl::StrCat("is ", describe_json(value),
-                                     "; accepted fields: ", absl::StrJoin(kRopeFields, ", ")));
-    }
-  }
+  fields.accept_only({"rope_type", "type", "rope_theta", "factor", "low_freq_factor",
+                      "high_freq_factor", "original_max_position_embeddings",
+                      "partial_rotary_factor"});
   if (fields.number("partial_rotary_factor", 0, 1, 1) != 1) {
     fields.fail("partial_rotary_factor", "accepted: 1");
   }
@@ -92,7 +76,7 @@ RopeConfig read_rope(const json& config, double default_theta, ConfigFields& fie
   const double outer = inner.has("rope_theta")
                            ? default_theta
                            : fields.number("rope_theta", 1.0, kMaxTheta, default_theta);
-  RopeConfig rope = read_scaling(object, outer, inner);
+  RopeConfig rope = read_scaling(outer, inner);
   fields.absorb(inner.status());
   return rope;
 }

@@ -17,24 +17,27 @@ struct TokenWindows {
   std::vector<int32_t> ids;
 };
 
+/// kFirst: from the start, in order; files are read no further than needed. kRandom: different
+/// windows of the whole dataset, in the order in which they are drawn.
 enum class WindowChoice { kFirst, kRandom };
 
 struct WindowOptions {
   int64_t length = 2048;
-  int64_t count = 0;      ///< 0: all there are, at most max_count
-  int64_t max_count = 4096;
+  int64_t count = 0;         ///< 0: all there are, at most max_count
+  int64_t max_count = 4096;  ///< matters only where count is 0
   WindowChoice choice = WindowChoice::kFirst;
-  uint64_t seed = 0;      ///< kRandom only
-  int32_t vocab_size = 0; ///< every id must be below this
+  uint64_t seed = 0;       ///< kRandom only; the same seed draws the same windows everywhere
+  int32_t vocab_size = 0;  ///< the model's; every id must be below this
 };
 
 /// Reads a dataset (a folder of .txt, .jsonl with "text", and .ids files in name order, or one such
-/// file), tokenizes it and cuts the concatenated stream into non-overlapping windows. Each .txt file
-/// and each .jsonl line is one document, encoded with its special tokens; .ids files are taken as
-/// they are (decimal ids between blanks). A last partial window is dropped. kInvalidArgument names
-/// the file and line, or says how many windows there are when more were asked for.
+/// file), tokenizes it and cuts the concatenated stream into non-overlapping windows. Each .txt
+/// file and each .jsonl line is one document, encoded with its special tokens; .ids files are taken
+/// as they are (decimal ids between blanks); other files of a folder are left alone. A last partial
+/// window is dropped. `tokenizer` may be null where there are only .ids files. kInvalidArgument
+/// names the file and line, or says how many windows there are when more were asked for, or none at
+/// all.
 absl::StatusOr<TokenWindows> load_windows(const std::filesystem::path& dataset,
-                                          const Tokenizer* tokenizer,
-                                          const WindowOptions& options);
+                                          const Tokenizer* tokenizer, const WindowOptions& options);
 
 }  // namespace qaas

@@ -18,7 +18,8 @@ class Tokenizer {
 
   enum class SpecialTokens { kAdd, kOmit };
   /// Ids of `text` (UTF-8). kAdd applies the post-processor (usually: begin-of-sequence first).
-  /// kInvalidArgument if the text is not valid UTF-8 or has a character the vocabulary cannot spell.
+  /// kInvalidArgument if the text is not valid UTF-8 or has a character the vocabulary cannot
+  /// spell.
   virtual absl::StatusOr<std::vector<int32_t>> encode(std::string_view text,
                                                       SpecialTokens special) const = 0;
   /// Highest id it can produce, plus one.
@@ -26,7 +27,9 @@ class Tokenizer {
 };
 
 /// The tokenizer of a model folder: tokenizer.json (byte-level BPE, byte-fallback BPE) where
-/// present, else tokenizer.model (sentencepiece). kInvalidArgument names the file and the part that
+/// present, else tokenizer.model (sentencepiece, which spells special tokens in a text out as plain
+/// characters). Where neither says what surrounds a text, tokenizer_config.json's add_bos_token and
+/// add_eos_token do. kInvalidArgument names the file and the part that
 /// is not understood; kNotFound when the folder has neither.
 absl::StatusOr<std::unique_ptr<Tokenizer>> load_tokenizer(const std::filesystem::path& folder);
 
