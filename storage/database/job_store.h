@@ -2,7 +2,9 @@
 
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -13,6 +15,8 @@
 #include "qaas/v1/event.pb.h"
 #include "qaas/v1/job.pb.h"
 #include "storage/database/database.h"
+#include "storage/database/notifier.h"
+#include "storage/database/retry_policy.h"
 
 namespace qaas {
 
@@ -29,10 +33,10 @@ struct Lease {
 
 /// A finished file of an attempt, as the artifact store holds it.
 struct StoredFile {
-  std::string name;        ///< "model.safetensors"
-  std::string key;         ///< key in the artifact store
+  std::string name;  ///< "model.safetensors"
+  std::string key;   ///< key in the artifact store
   int64_t size_bytes = 0;
-  std::string sha256;      ///< hex
+  std::string sha256;  ///< hex
 };
 
 /// A job handed to a worker.
@@ -52,17 +56,21 @@ struct JobStoreOptions {
   /// Wait before attempt n+1 is first_backoff * 2^(failures-1), at most max_backoff.
   std::chrono::milliseconds first_backoff{5000};
   std::chrono::milliseconds max_backoff{600000};
+  /// At most one NOTIFY transaction in this time.
+  std::chrono::milliseconds notify_interval{50};
 };
 
 /// What a worker is told when it renews.
 enum class LeaseState { kHeld, kCancelRequested, kLost };
 
-/// Every statement about jobs, their events, checkpoints and artifacts. Thread-safe. All methods
-/// report database trouble as Database::transact does; a method that takes a Lease returns kAborted
-/// when the lease is no longer this worker's.
+/// Jobs, their events, checkpoints and artifacts. Thread-safe. All methods report database trouble
+/// as Database::transact does; a method that takes a Lease returns kAborted, and has changed
+/// nothing, when the lease is no longer this worker's. In-doubt commits are resolved here: settling
+/// twice in the same way is settling once, so a caller may repeat any settle after kUnavailable.
 class JobStore {
  public:
   JobStore(Database& database, JobStoreOptions options);
+  ~JobStore();
 
   // ---- callers' side (tenant-scoped) ----
 
@@ -72,6 +80,12 @@ class JobStore {
   absl::StatusOr<v1::Job> submit(const std::string& tenant, const v1::Job& job,
                                  const std::string& fingerprint);
 
+  /// The job this tenant submitted under `request_id` before, or nullopt if it did not;
+  /// kAlreadyExists if it came with another fingerprint.
+  absl::StatusOr<std::optional<v1::Job>> find_submitted(const std::string& tenant,
+                                                        const std::string& request_id,
+                                                        const std::string& fingerprint);
+
   /// kNotFound for a job that does not exist or belongs to another tenant.
   absl::StatusOr<v1::Job> get(const std::string& tenant, const std::string& job_id);
 
@@ -79,18 +93,19 @@ class JobStore {
     std::vector<v1::Job> jobs;
     std::string next;  ///< position after the last job; empty at the end
   };
-  /// Newest first by (create time, id), from after `position` (empty: the start).
+  /// Newest first by (create time, id), from after `position` (empty: the start). kInvalidArgument
+  /// for a position that no page has returned.
   absl::StatusOr<Page> list(const std::string& tenant, int page_size, const std::string& position);
 
-  /// QUEUED or PAUSED becomes CANCELLED; RUNNING gets cancel_requested; kFailedPrecondition when
-  /// the job has settled. Asking twice is fine.
+  /// QUEUED or PAUSED becomes CANCELLED; RUNNING gets cancel_requested; CANCELLED stays, so asking
+  /// twice is fine; kFailedPrecondition when the job has succeeded or failed.
   absl::StatusOr<v1::Job> request_cancel(const std::string& tenant, const std::string& job_id);
 
   /// Events with number > after, in order, at most `limit`.
   absl::StatusOr<std::vector<v1::JobEvent>> events_after(const std::string& job_id, int64_t after,
                                                          int limit);
 
-  /// Files of a succeeded job in name order; empty while it has none.
+  /// Files of a succeeded job in name order; empty while it has none. kNotFound as in get.
   absl::StatusOr<std::vector<StoredFile>> artifacts(const std::string& tenant,
                                                     const std::string& job_id);
 
@@ -100,10 +115,12 @@ class JobStore {
   /// nullopt when none is due. Bumps attempt, draws a token, writes the event "claimed".
   absl::StatusOr<std::optional<ClaimedJob>> claim(const std::string& worker);
 
-  /// Extends the lease; an expired lease nobody claimed is renewed all the same.
+  /// Extends the lease; an expired lease nobody rescued is renewed all the same. A lost lease is
+  /// kLost, not an error.
   absl::StatusOr<LeaseState> renew(const Lease& lease);
 
-  /// Appends events (number and time are set here) and, if given, the job's progress.
+  /// Appends events in order; number, time and attempt are set here. The last Progress among them
+  /// becomes the job's progress.
   absl::Status append_events(const Lease& lease, const std::vector<v1::JobEvent>& events);
   /// Coalesced progress: overwrites the job's progress row; no event row.
   absl::Status set_progress(const Lease& lease, const v1::Progress& progress);
@@ -121,10 +138,11 @@ class JobStore {
   /// if that was requested. Returns the state the job is in now.
   absl::StatusOr<v1::JobState> settle_failed(const Lease& lease, const v1::Failure& failure);
 
-  /// The worker stopped the engine because cancel was requested.
+  /// The worker stopped the engine because cancel was requested; kFailedPrecondition if it was not.
   absl::Status settle_cancelled(const Lease& lease);
 
-  /// Gives the job back without touching its retry budget (worker shutting down).
+  /// Gives the job back without touching its retry budget (worker shutting down): QUEUED, or
+  /// CANCELLED if that was requested.
   absl::Status release(const Lease& lease);
 
   /// Requeues (or settles, when cancel was requested or failures are exhausted) every running job
@@ -136,22 +154,49 @@ class JobStore {
 
   struct Statistics {
     std::map<std::string, int64_t> jobs_by_state;  ///< "queued" -> n, every state present
-    double oldest_queued_seconds = 0;              ///< 0 when nothing is queued
+    /// How long the oldest queued job has been ready to run; 0 when there is none.
+    double oldest_queued_seconds = 0;
   };
+  /// Counts every job: about 0.1 s at a million jobs, so call it per interval, not per scrape.
   absl::StatusOr<Statistics> statistics();
 
-  /// Attempt-scoped prefixes ("jobs/J/attempts/A/") in the artifact store that no row names and
-  /// whose attempt is over, for garbage collection, given the prefixes found there.
+  /// Which of `prefixes` ("jobs/J/attempts/A/", as found in the artifact store) may be deleted: no
+  /// row names a file there, and the attempt is below the job's current one or the job has settled.
+  /// Prefixes of another form, or of jobs this database does not know, are never returned.
   absl::StatusOr<std::vector<std::string>> collectable(const std::vector<std::string>& prefixes);
 
  private:
+  /// How an attempt ends.
+  struct Settlement {
+    v1::JobState state = v1::JOB_STATE_UNSPECIFIED;
+    std::string reason;
+    std::optional<v1::Failure> failure;
+    std::optional<v1::Evaluation> evaluation;
+    std::chrono::milliseconds backoff{0};
+  };
+  /// Given what is requested of the job ("none", "cancel", "pause"), how the attempt ends.
+  using SettlementRule =
+      std::function<absl::StatusOr<Settlement>(pqxx::work& work, const std::string& requested)>;
+
+  static absl::Status settle(pqxx::work& work, const Lease& lease, const Settlement& settlement);
+  absl::Status append(const Lease& lease, const std::vector<v1::JobEvent>& events,
+                      const std::function<absl::Status(pqxx::work&)>& more);
+  absl::Status settle_if_held(const Lease& lease, const std::optional<v1::Failure>& failure,
+                              const SettlementRule& rule, v1::JobState& state);
+  absl::StatusOr<Settlement> settlement_of_failure(pqxx::work& work, const std::string& job_id,
+                                                   const std::string& requested,
+                                                   const v1::Failure& failure) const;
+  absl::Status rescue(const std::string& job_id, std::optional<v1::JobState>& state);
+  void announce(const std::string& job_id, v1::JobState state);
+
   Database& database_;
-  JobStoreOptions options_;
+  const JobStoreOptions options_;
+  Notifier notifier_;
 };
 
-/// Channel that submit, claim and settle notify on, payload = job id. Sent after commit, best effort.
+/// Channel for "there is a job to claim", payload = job id. Sent after commit, best effort.
 inline constexpr char kQueueChannel[] = "qaas_queue";
-/// Channel for "this job has new events", payload = job id.
+/// Channel for "this job has new events", payload = job id. Sent after commit, best effort.
 inline constexpr char kEventChannel[] = "qaas_events";
 
 }  // namespace qaas
