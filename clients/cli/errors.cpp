@@ -1,0 +1,93 @@
+#include "clients/cli/errors.h"
+
+#include <algorithm>
+#include <cctype>
+#include <optional>
+
+#include <absl/strings/cord.h>
+#include <absl/strings/str_cat.h>
+
+#include "clients/cli/text.h"
+#include "google/rpc/error_details.pb.h"
+#include "google/rpc/status.pb.h"
+
+namespace qaas::cli {
+namespace {
+
+constexpr char kDetailsUrl[] = "type.googleapis.com/google.rpc.Status";
+
+std::string code_words(absl::StatusCode code) {
+  std::string words = absl::StatusCodeToString(code);
+  std::transform(words.begin(), words.end(), words.begin(),
+                 [](unsigned char c) { return c == '_' ? ' ' : std::tolower(c); });
+  return words;
+}
+
+}  // namespace
+
+std::string exit_code_help() {
+  return "Exit codes: 0 done; 1 error; 2 wrong flag or field; 3 not found; 4 server unreachable, "
+         "busy or too slow; 5 job failed; 6 job cancelled; 7 refused in the present state (job "
+         "settled, file or request id in use); 8 downloaded bytes do not match their digest.";
+}
+
+ExitCode exit_code(const absl::Status& status) {
+  switch (status.code()) {
+    case absl::StatusCode::kOk:
+      return ExitCode::kOk;
+    case absl::StatusCode::kInvalidArgument:
+    case absl::StatusCode::kOutOfRange:
+      return ExitCode::kUsage;
+    case absl::StatusCode::kNotFound:
+      return ExitCode::kNotFound;
+    case absl::StatusCode::kUnavailable:
+    case absl::StatusCode::kDeadlineExceeded:
+    case absl::StatusCode::kResourceExhausted:
+      return ExitCode::kUnavailable;
+    case absl::StatusCode::kFailedPrecondition:
+    case absl::StatusCode::kAlreadyExists:
+    case absl::StatusCode::kAborted:
+      return ExitCode::kConflict;
+    case absl::StatusCode::kDataLoss:
+      return ExitCode::kDataLoss;
+    default:
+      return ExitCode::kError;
+  }
+}
+
+ExitCode exit_code(v1::JobState state) {
+  switch (state) {
+    case v1::JOB_STATE_FAILED:
+      return ExitCode::kJobFailed;
+    case v1::JOB_STATE_CANCELLED:
+      return ExitCode::kJobCancelled;
+    default:
+      return ExitCode::kOk;
+  }
+}
+
+absl::Status from_grpc(const grpc::Status& status) {
+  absl::Status result(static_cast<absl::StatusCode>(status.error_code()), status.error_message());
+  if (!result.ok() && !status.error_details().empty()) {
+    result.SetPayload(kDetailsUrl, absl::Cord(status.error_details()));
+  }
+  return result;
+}
+
+std::string describe(const absl::Status& status) {
+  std::string text = absl::StrCat("error: ", code_words(status.code()), ": ",
+                                  printable(std::string(status.message())), "\n");
+  const absl::optional<absl::Cord> payload = status.GetPayload(kDetailsUrl);
+  google::rpc::Status details;
+  if (!payload.has_value() || !details.ParseFromString(std::string(*payload))) return text;
+  for (const google::protobuf::Any& detail : details.details()) {
+    google::rpc::BadRequest bad_request;
+    if (!detail.UnpackTo(&bad_request)) continue;
+    for (const google::rpc::BadRequest::FieldViolation& v : bad_request.field_violations()) {
+      absl::StrAppend(&text, "  ", printable(v.field()), ": ", printable(v.description()), "\n");
+    }
+  }
+  return text;
+}
+
+}  // namespace qaas::cli

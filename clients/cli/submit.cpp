@@ -1,0 +1,42 @@
+#include "clients/cli/commands.h"
+#include "clients/cli/job_text.h"
+#include "clients/cli/text.h"
+
+namespace qaas::cli {
+namespace {
+
+absl::StatusOr<v1::Job> submit_until_answered(Connection& connection,
+                                              const v1::SubmitJobRequest& request) {
+  constexpr int kMostRetries = 4;
+  Backoff backoff;
+  while (true) {
+    absl::StatusOr<v1::Job> job = connection.call<v1::Job>(
+        connection.jobs(), &v1::QuantizationService::Stub::SubmitJob, request);
+    if (!absl::IsUnavailable(job.status()) || !backoff.wait(kMostRetries)) return job;
+  }
+}
+
+}  // namespace
+
+absl::StatusOr<ExitCode> submit(Console& console, Connection& connection,
+                                const SubmitOptions& options) {
+  v1::SubmitJobRequest request;
+  *request.mutable_spec() = options.spec;
+  request.set_request_id(options.request_id);
+  request.set_validate_only(options.validate_only);
+  const absl::StatusOr<v1::Job> job = submit_until_answered(connection, request);
+  if (!job.ok()) return job.status();
+
+  const bool watch = options.watch && !options.validate_only;
+  if (console.json) {
+    // With --watch every message is one line, so that a script reads lines throughout.
+    watch ? print_json_line(console, *job) : print_json(console, *job);
+  } else {
+    console.out << job_text(*job);
+  }
+  if (!watch) return ExitCode::kOk;
+  if (!console.json) console.out << "\n";
+  return watch_job(console, connection, job->name(), 0);
+}
+
+}  // namespace qaas::cli
