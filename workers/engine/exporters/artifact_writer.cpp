@@ -1,0 +1,205 @@
+#include "workers/engine/exporters/artifact_writer.h"
+
+#include <algorithm>
+#include <system_error>
+#include <utility>
+
+#include <absl/strings/str_cat.h>
+
+#include "storage/checkpoint/digest.h"
+#include "storage/checkpoint/folder_entry.h"
+#include "workers/engine/exporters/artifact_files.h"
+#include "workers/engine/exporters/float16.h"
+
+namespace qaas {
+namespace {
+
+using nlohmann::ordered_json;
+
+constexpr int64_t kMaxSideFileBytes = int64_t{1} << 30;
+constexpr int64_t kMaxConfigBytes = 4 << 20;
+
+template <class T>
+std::vector<std::byte> to_bytes(const std::vector<T>& values) {
+  const auto bytes = std::as_bytes(std::span(values));
+  return {bytes.begin(), bytes.end()};
+}
+
+std::string pretty(const ordered_json& document) { return document.dump(2) + "\n"; }
+
+}  // namespace
+
+ArtifactWriter::ArtifactWriter(const ModelFolder& source, std::filesystem::path folder,
+                               Options options)
+    : source_(&source),
+      folder_(std::move(folder)),
+      options_(std::move(options)),
+      projections_(decoder_projections(source.config())) {
+  for (ExpectedTensor& tensor : expected_tensors(source.config())) {
+    missing_[tensor.name] = std::move(tensor.shape);
+  }
+  for (const Projection2d& projection : projections_) grids_[projection.name] = GptqGrid{};
+}
+
+absl::StatusOr<ArtifactWriter> ArtifactWriter::create(const ModelFolder& source,
+                                                      const std::filesystem::path& folder,
+                                                      Options options) {
+  std::error_code error;
+  std::filesystem::create_directories(folder, error);
+  if (error) return absl::ErrnoToStatus(error.value(), folder.string());
+  return ArtifactWriter(source, folder, std::move(options));
+}
+
+absl::Status ArtifactWriter::claim(const std::string& name) {
+  if (missing_.erase(name) == 1) return absl::OkStatus();
+  const auto all = expected_tensors(source_->config());
+  const bool known = std::any_of(all.begin(), all.end(),
+                                 [&name](const ExpectedTensor& t) { return t.name == name; });
+  return absl::InvalidArgumentError(
+      absl::StrCat("tensor '", name, known ? "' was added before" : "' is not part of the model"));
+}
+
+absl::Status ArtifactWriter::add_projection(const std::string& name,
+                                            const QuantizedWeight& weight) {
+  const auto projection = std::find_if(projections_.begin(), projections_.end(),
+                                       [&name](const Projection2d& p) { return p.name == name; });
+  if (projection == projections_.end()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("'", name, "' is not a projection of the model"));
+  }
+  if (weight.rows != projection->output_size || weight.cols != projection->input_size) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "projection '", name, "': shape [", weight.rows, ", ", weight.cols, "], the model has [",
+        projection->output_size, ", ", projection->input_size, "]"));
+  }
+  auto packed = pack_gptq(name, weight);
+  if (!packed.ok()) return packed.status();
+  if (auto status = claim(name + ".weight"); !status.ok()) return status;
+  const GptqGrid grid = {weight.bits, weight.group_size, weight.symmetric};
+  std::vector<std::byte> parts[] = {to_bytes(packed->qweight), to_bytes(packed->qzeros),
+                                    to_bytes(packed->scales), to_bytes(packed->g_idx)};
+  size_t part = 0;
+  for (GptqTensorSpec& spec : gptq_tensor_specs(weight.rows, weight.cols, grid)) {
+    owned_.push_back(std::move(parts[part++]));
+    tensors_.push_back({.name = absl::StrCat(name, ".", spec.suffix),
+                        .dtype = spec.dtype,
+                        .shape = std::move(spec.shape),
+                        .bytes = owned_.back()});
+  }
+  grids_[name] = grid;
+  return absl::OkStatus();
+}
+
+absl::Status ArtifactWriter::add_source_tensor(const std::string& name) {
+  if (auto status = claim(name); !status.ok()) return status;
+  const TensorView& view = source_->tensor(name);
+  tensors_.push_back({.name = name, .dtype = view.dtype, .shape = view.shape, .bytes = view.bytes});
+  return absl::OkStatus();
+}
+
+absl::Status ArtifactWriter::add_floats(const std::string& name, std::span<const float> values) {
+  if (auto status = claim(name); !status.ok()) return status;
+  const TensorView& view = source_->tensor(name);
+  const int64_t expected = std::ssize(view.bytes) / dtype_size(view.dtype);
+  if (std::ssize(values) != expected) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("tensor '", name, "': ", values.size(), " values, the model has ", expected));
+  }
+  auto bytes = encode_floats(values, view.dtype);
+  if (!bytes) {
+    return absl::InvalidArgumentError(absl::StrCat("tensor '", name, "': a value is not finite as ",
+                                                   dtype_name(view.dtype), ", the source's type"));
+  }
+  owned_.push_back(*std::move(bytes));
+  tensors_.push_back(
+      {.name = name, .dtype = view.dtype, .shape = view.shape, .bytes = owned_.back()});
+  return absl::OkStatus();
+}
+
+absl::Status ArtifactWriter::write_text(const std::string& name, std::string_view text) {
+  if (auto status = write_file(folder_ / name, text); !status.ok()) return status;
+  written_.push_back(name);
+  return absl::OkStatus();
+}
+
+absl::Status ArtifactWriter::write_configs() {
+  const auto text = read_inside(source_->path(), kConfigFile, kMaxConfigBytes);
+  if (!text.ok()) return text.status();
+  ordered_json config = ordered_json::parse(*text, nullptr, /*allow_exceptions=*/false);
+  if (!config.is_object()) {
+    return absl::FailedPreconditionError(
+        absl::StrCat((source_->path() / kConfigFile).string(), " changed since it was opened"));
+  }
+  const ordered_json quantization =
+      gptq_quantization_config(options_.base, projections_, grids_, options_.tool_version);
+  // Runtimes cast scales to the model's type: in bf16 they would lose three bits. Newer ones read
+  // "dtype", older ones "torch_dtype".
+  config["torch_dtype"] = "float16";
+  config["dtype"] = "float16";
+  config["quantization_config"] = quantization;
+  if (auto status = write_text(kConfigFile, pretty(config)); !status.ok()) return status;
+  return write_text(kQuantizeConfigFile, pretty(quantization));
+}
+
+absl::Status ArtifactWriter::copy_side_files() {
+  for (const std::string& name : source_->side_files()) {
+    if (name == kConfigFile || name == kQuantizeConfigFile || name == kManifestFile) continue;
+    const auto text = read_inside(source_->path(), name, kMaxSideFileBytes);
+    if (!text.ok()) return text.status();
+    if (auto status = write_text(name, *text); !status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ArtifactWriter::write_weights() {
+  if (!missing_.empty()) {
+    return absl::InvalidArgumentError(absl::StrCat("tensor '", missing_.begin()->first,
+                                                   "' was not added (", missing_.size(),
+                                                   " of the model's are missing)"));
+  }
+  if (options_.for_vllm) {
+    if (auto status = check_fused_projections(grids_); !status.ok()) return status;
+  }
+  std::error_code error;
+  std::filesystem::remove(folder_ / kManifestFile, error);
+  if (error) return absl::ErrnoToStatus(error.value(), (folder_ / kManifestFile).string());
+  written_.clear();
+  if (auto status = write_safetensors(folder_ / kWeightsFile, tensors_); !status.ok()) {
+    return status;
+  }
+  written_.push_back(kWeightsFile);
+  // Views of the source went into that file.
+  if (auto status = source_->check_unchanged(); !status.ok()) return status;
+  if (auto status = write_configs(); !status.ok()) return status;
+  return copy_side_files();
+}
+
+absl::Status ArtifactWriter::write_manifest(const ManifestContents& contents) {
+  if (written_.empty()) {
+    return absl::FailedPreconditionError("the weights are to be written before the manifest");
+  }
+  std::vector<std::string> names = written_;
+  std::sort(names.begin(), names.end());
+  ordered_json files = ordered_json::array();
+  for (const std::string& name : names) {
+    std::error_code error;
+    const auto size = std::filesystem::file_size(folder_ / name, error);
+    if (error) return absl::ErrnoToStatus(error.value(), (folder_ / name).string());
+    const auto digest = sha256_file(folder_ / name);
+    if (!digest.ok()) return digest.status();
+    files.push_back({{"name", name}, {"size", size}, {"sha256", *digest}});
+  }
+  const ordered_json manifest = {{"format_version", kManifestVersion},
+                                 {"layout", "gptq_v2"},
+                                 {"tool", {{"name", "qaas"}, {"version", options_.tool_version}}},
+                                 {"spec", contents.spec},
+                                 {"model_digest", contents.model_digest},
+                                 {"dataset_digests", ordered_json(contents.dataset_digests)},
+                                 {"forecast", contents.forecast},
+                                 {"evaluation", contents.evaluation},
+                                 {"host", contents.host},
+                                 {"files", std::move(files)}};
+  return write_file(folder_ / kManifestFile, pretty(manifest));
+}
+
+}  // namespace qaas
