@@ -175,7 +175,7 @@ run_demo_jobs() {
   for job in "${jobs[@]}"; do
     "${cli[@]}" watch "$job" || fail "$job did not succeed" \
       "see: $app/bin/qaas --server 127.0.0.1:$grpc_port get $job"
-    "${cli[@]}" download "$job" --output "$(downloaded_artifact "$job")" >/dev/null
+    "${cli[@]}" download "$job" --out "$(downloaded_artifact "$job")" >/dev/null
     "${cli[@]}" get "$job" --json >"$results/${job#jobs/}.json"
     demo_results+=("$results/${job#jobs/}.json")
   done

@@ -5,21 +5,21 @@ report_cells() { # JOB_JSON
   jq -r '
     def seconds: sub("\\.[0-9]+Z$"; "Z") | fromdateiso8601;
     .spec.weights as $weights | .evaluation as $evaluation | .forecast.quantized as $predicted |
-    "%s \($weights.bits) bits, " + (if $weights.groupSize == -1 then "whole rows" else "groups of \($weights.groupSize)" end),
+    "%s \($weights.bits) bits, " + (if $weights.group_size == -1 then "whole rows" else "groups of \($weights.group_size)" end),
     "%s ",
     "%.2f \($evaluation.original.perplexity)",
-    "%.2f \($evaluation.roundToNearest.perplexity)",
+    "%.2f \($evaluation.round_to_nearest.perplexity)",
     "%.2f \($evaluation.quantized.perplexity)",
     "%s ",
-    "%.2f_MB \(($evaluation.originalBytes | tonumber) / 1e6)",
-    "%.2f_MB \(($evaluation.artifactBytes | tonumber) / 1e6)",
+    "%.2f_MB \(($evaluation.original_bytes | tonumber) / 1e6)",
+    "%.2f_MB \(($evaluation.artifact_bytes | tonumber) / 1e6)",
     "%s ",
     if $predicted.error == null then "%s -"
     elif $predicted.extrapolated then "%.4f* \($predicted.error)"
     else "%.4f \($predicted.error)" end,
-    "%.4f \($evaluation.measuredError // 0)",
-    "%.4f \($evaluation.quantized.klDivergence // 0)",
-    "%d_s \((.endTime | seconds) - (.startTime | seconds))"' "$1"
+    "%.4f \($evaluation.measured_error)",
+    "%.4f \($evaluation.quantized.kl_divergence)",
+    "%d_s \((.end_time | seconds) - (.start_time | seconds))"' "$1"
 }
 
 print_report() { # JOB_JSON...
