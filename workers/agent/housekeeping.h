@@ -1,0 +1,67 @@
+#pragma once
+
+#include <chrono>
+#include <condition_variable>
+#include <mutex>
+#include <thread>
+
+#include "storage/artifacts/artifact_store.h"
+#include "storage/database/database.h"
+#include "storage/database/job_store.h"
+#include "workers/agent/agent_metrics.h"
+
+namespace qaas {
+
+/// Knows for how long the database has been in contact without a break. A gap between two signs of
+/// life that is as long as a lease is a break too: this process may have been stopped in between.
+class ContactClock {
+ public:
+  using TimePoint = std::chrono::steady_clock::time_point;
+
+  explicit ContactClock(std::chrono::milliseconds lease) : lease_(lease) {}
+
+  /// Notes the result of asking the database at `now`; true if contact has lasted a whole lease.
+  bool note(TimePoint now, bool reached);
+
+ private:
+  const std::chrono::milliseconds lease_;
+  bool in_contact_ = false;
+  TimePoint since_{};  // while in contact
+  TimePoint last_{};
+};
+
+struct HousekeepingOptions {
+  /// Length of a lease; the JobStore's.
+  std::chrono::milliseconds lease{15000};
+  /// Time between two collections of stored files that no job names any more.
+  std::chrono::milliseconds collect_interval{3600000};
+};
+
+/// What any worker does for all of them, on a thread of its own from construction to destruction:
+/// takes jobs of dead workers back, and removes what attempts left in the artifact store. Both only
+/// after a full lease of uninterrupted contact with the database: after an outage every lease has
+/// expired and nobody is dead.
+class Housekeeping {
+ public:
+  Housekeeping(Database& database, JobStore& jobs, ArtifactStore& artifacts, AgentMetrics& metrics,
+               HousekeepingOptions options);
+  ~Housekeeping();
+
+ private:
+  void run();
+  void rescue();
+  void collect();
+
+  Database& database_;
+  JobStore& jobs_;
+  ArtifactStore& artifacts_;
+  AgentMetrics& metrics_;
+  const HousekeepingOptions options_;
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  bool stopped_ = false;
+  std::thread thread_;
+};
+
+}  // namespace qaas
