@@ -23,6 +23,13 @@ std::string code_words(absl::StatusCode code) {
   return words;
 }
 
+google::rpc::Status details_of(const absl::Status& status) {
+  const absl::optional<absl::Cord> payload = status.GetPayload(kDetailsUrl);
+  google::rpc::Status details;
+  if (!payload.has_value() || !details.ParseFromString(std::string(*payload))) return {};
+  return details;
+}
+
 }  // namespace
 
 std::string exit_code_help() {
@@ -74,12 +81,22 @@ absl::Status from_grpc(const grpc::Status& status) {
   return result;
 }
 
+std::optional<std::chrono::milliseconds> retry_delay(const absl::Status& status) {
+  const google::rpc::Status details = details_of(status);
+  for (const google::protobuf::Any& detail : details.details()) {
+    google::rpc::RetryInfo retry;
+    if (!detail.UnpackTo(&retry)) continue;
+    constexpr int64_t kMostSeconds = 3600;
+    const int64_t seconds = std::clamp<int64_t>(retry.retry_delay().seconds(), 0, kMostSeconds);
+    return std::chrono::milliseconds(seconds * 1000 + retry.retry_delay().nanos() / 1'000'000);
+  }
+  return std::nullopt;
+}
+
 std::string describe(const absl::Status& status) {
   std::string text = absl::StrCat("error: ", code_words(status.code()), ": ",
                                   printable(std::string(status.message())), "\n");
-  const absl::optional<absl::Cord> payload = status.GetPayload(kDetailsUrl);
-  google::rpc::Status details;
-  if (!payload.has_value() || !details.ParseFromString(std::string(*payload))) return text;
+  const google::rpc::Status details = details_of(status);
   for (const google::protobuf::Any& detail : details.details()) {
     google::rpc::BadRequest bad_request;
     if (!detail.UnpackTo(&bad_request)) continue;

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <chrono>
+#include <optional>
 #include <string>
 
 #include <absl/status/status.h>
@@ -32,6 +34,9 @@ ExitCode exit_code(v1::JobState state);
 /// A gRPC status as ours: same code and message, the google.rpc.Status of its details kept as a
 /// payload for describe().
 absl::Status from_grpc(const grpc::Status& status);
+
+/// How long the server asked to wait before the same call may succeed (google.rpc.RetryInfo).
+std::optional<std::chrono::milliseconds> retry_delay(const absl::Status& status);
 
 /// "error: invalid argument: ..." and, for each field violation of the server, a line
 /// "  weights.group_size: found 48; accepted: ...". Escaped for a terminal; ends with "\n".

@@ -39,8 +39,8 @@ CLI::App* add_job_command(CLI::App& app, Arguments& arguments, const std::string
 }
 
 void describe_arguments(CLI::App& app, Arguments& arguments) {
+  app.name("qaas");
   app.description("qaas: hand language models to a quantization service and get them back small.");
-  app.footer(exit_code_help());
   app.require_subcommand(1);
   app.fallthrough();
   app.add_option("--server", arguments.server, "Server as HOST:PORT")
@@ -79,6 +79,8 @@ void describe_arguments(CLI::App& app, Arguments& arguments) {
       ->required();
   app.add_subcommand("models", "List models, or show one")
       ->add_option("model", arguments.name, "Model, with or without 'models/'");
+  // Set last: subcommands copy the footer of the moment they are made.
+  app.footer(exit_code_help());
 }
 
 absl::StatusOr<ExitCode> run_command(const std::string& command, const Arguments& arguments,

@@ -119,11 +119,13 @@ void add_spec_flags(CLI::App& command, SpecFlags& flags) {
   command
       .add_option("--keep", flags.kept,
                   "Projections to leave in full precision, for example '*.down_proj'; repeatable")
+      ->allow_extra_args(false)
       ->group(group);
   command
       .add_option("--target", flags.targets,
                   "Runtime that must load the result: gptqmodel, vllm or llama-cpp; repeatable")
       ->check(CLI::IsMember(keys(kRuntimes)))
+      ->allow_extra_args(false)
       ->group(group);
   command.add_option("--calibration", flags.calibration, "Dataset that training sees")
       ->group(group);

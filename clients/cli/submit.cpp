@@ -1,22 +1,8 @@
 #include "clients/cli/commands.h"
 #include "clients/cli/job_text.h"
-#include "clients/cli/text.h"
+#include "clients/cli/queries.h"
 
 namespace qaas::cli {
-namespace {
-
-absl::StatusOr<v1::Job> submit_until_answered(Connection& connection,
-                                              const v1::SubmitJobRequest& request) {
-  constexpr int kMostRetries = 4;
-  Backoff backoff;
-  while (true) {
-    absl::StatusOr<v1::Job> job = connection.call<v1::Job>(
-        connection.jobs(), &v1::QuantizationService::Stub::SubmitJob, request);
-    if (!absl::IsUnavailable(job.status()) || !backoff.wait(kMostRetries)) return job;
-  }
-}
-
-}  // namespace
 
 absl::StatusOr<ExitCode> submit(Console& console, Connection& connection,
                                 const SubmitOptions& options) {
