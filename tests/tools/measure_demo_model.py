@@ -72,7 +72,7 @@ def main():
     count = arguments.windows or max(len(ids) // shape.length for ids in texts.values())
     print(f"{arguments.model.name}: {shape.parameter_count()} parameters; "
           f"windows of {shape.length} tokens, at most {count} of each text")
-    print(" | ".join(["| weights        ", *texts]) + " |")
+    print(" | ".join(["| weights          ", *texts]) + " |")
     print("|---" * (len(texts) + 1) + "|")
     rows = [("as trained", weights)]
     rows += [(f"{bits} bits, group {group}", (bits, group))
@@ -80,7 +80,7 @@ def main():
     for label, what in rows:
         used = quantized(weights, *what) if isinstance(what, tuple) else what
         values = [perplexity(shape, used, ids, windows=count) for ids in texts.values()]
-        print(" | ".join([f"| {label:15}", *(f"{value:.3f}" for value in values)]) + " |",
+        print(" | ".join([f"| {label:17}", *(f"{value:.3f}" for value in values)]) + " |",
               flush=True)
 
 
