@@ -47,6 +47,9 @@ fail() {
   exit 1
 }
 
+# Nothing ends the script without a word.
+trap 'echo "quickstart: failed: $BASH_COMMAND" >&2' ERR
+
 source "$source_dir/deploy/quickstart/processes.sh"
 source "$source_dir/deploy/quickstart/postgres.sh"
 source "$source_dir/deploy/quickstart/report.sh"
@@ -126,27 +129,40 @@ require_free_port() { # PORT WHAT VARIABLE
   fi
 }
 
+# Said before minutes of building: a port that nobody of ours holds must be free.
+require_ports() {
+  local port
+  for port in "$grpc_port" "$server_metrics_port" "$worker_metrics_port"; do
+    [[ $port =~ ^[0-9]+$ ]] && ((port >= 1 && port <= 65535)) || fail "'$port' is no port number"
+  done
+  if ! running_pid qaas-server >/dev/null; then
+    require_free_port "$grpc_port" gRPC QAAS_GRPC_PORT
+    require_free_port "$server_metrics_port" "the server's metrics" QAAS_SERVER_METRICS_PORT
+  fi
+  if ! running_pid qaas-worker >/dev/null; then
+    require_free_port "$worker_metrics_port" "the worker's metrics" QAAS_WORKER_METRICS_PORT
+  fi
+}
+
 start_services() {
   compose_commands
   local restart_server=no restart_worker=no
   runs_as_wanted qaas-server "${server_command[@]}" || restart_server=yes
   runs_as_wanted qaas-worker "${worker_command[@]}" || restart_worker=yes
   if [[ $restart_worker == yes ]]; then
-    stop_process qaas-worker TERM 30
-    require_free_port "$worker_metrics_port" "the worker's metrics" QAAS_WORKER_METRICS_PORT
+    stop_process qaas-worker TERM 90
   fi
   if [[ $restart_server == yes ]]; then
     stop_process qaas-server TERM 30
-    require_free_port "$grpc_port" gRPC QAAS_GRPC_PORT
-    require_free_port "$server_metrics_port" "the server's metrics" QAAS_SERVER_METRICS_PORT
   fi
+  require_ports
   start_postgres
   "${as_service[@]}" "$app/bin/qaas-server" migrate --database "$(database_dsn)" ||
     fail "migrating the database failed"
   if [[ $restart_server == yes ]]; then
     start_process qaas-server "${server_command[@]}"
   fi
-  wait_until qaas-server 30 "${cli[@]}" models
+  wait_until qaas-server 30 "${cli[@]}" --timeout 2 models
   if [[ $restart_worker == yes ]]; then
     start_process qaas-worker "${worker_command[@]}"
   fi
@@ -186,6 +202,7 @@ start() {
   "$source_dir/deploy/install_dependencies.sh"
   prepare_state
   lock_state
+  require_ports
   build_programs
   install_programs
   start_services
@@ -203,24 +220,29 @@ stop() {
     return
   fi
   lock_state
-  stop_process qaas-worker TERM 30
+  stop_process qaas-worker TERM 90
   stop_process qaas-server TERM 30
   stop_process postgres INT 60
   echo "stopped; data, models and artifacts stay in $state"
+}
+
+# " --listen A --metrics B" of a running service, from its command line.
+addresses_of() { # NAME
+  grep -oE -- ' --(listen|metrics) [^ ]+' "$state/pids/$1" | tr -d '\n' || true
 }
 
 status() {
   local name pid down=0
   for name in postgres qaas-server qaas-worker; do
     if pid=$(running_pid "$name"); then
-      printf '%-12s runs, pid %s\n' "$name" "$pid"
+      printf '%-12s runs, pid %s%s\n' "$name" "$pid" "$(addresses_of "$name")"
     else
       printf '%-12s does not run\n' "$name"
       down=1
     fi
   done
   echo "state        $state"
-  return "$down"
+  exit "$down"
 }
 
 case ${1:-start} in

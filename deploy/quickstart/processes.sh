@@ -62,9 +62,9 @@ runs_as_wanted() { # NAME COMMAND...
 start_process() { # NAME COMMAND...
   local name=$1 log pid
   shift
-  # Neither the process nor its log writer keeps the quickstart's lock (descriptor 9).
-  exec {log}> >(exec 9>&- && exec setsid "${as_service[@]}" bash -c \
-    "$(declare -f bounded_log); bounded_log '$state/logs/$name.log' $log_bytes")
+  # Neither the process nor its log writer keeps the quickstart's lock (descriptor 9) or its output.
+  exec {log}> >(exec 9>&- >/dev/null 2>&1 && exec setsid "${as_service[@]}" bash -c \
+    "$(declare -f bounded_log); bounded_log \"\$@\"" bash "$state/logs/$name.log" "$log_bytes")
   (cd "$state" && exec setsid "${as_service[@]}" "$@") </dev/null >&"$log" 2>&1 9>&- {log}>&- &
   pid=$!
   exec {log}>&-
