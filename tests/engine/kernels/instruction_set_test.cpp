@@ -22,10 +22,10 @@ struct Variant {
 
 Variant variant(InstructionSet set) {
 #if defined(QAAS_KERNELS_X86)
-  if (set == InstructionSet::kAvx512) return {&kAvx512GroupKernels, &kAvx512RowKernels};
-  if (set == InstructionSet::kAvx2) return {&kAvx2GroupKernels, &kAvx2RowKernels};
+  if (set == InstructionSet::kAvx512) return {&avx512_group_kernels(), &avx512_row_kernels()};
+  if (set == InstructionSet::kAvx2) return {&avx2_group_kernels(), &avx2_row_kernels()};
 #endif
-  return {&kGenericGroupKernels, &kGenericRowKernels};
+  return {&generic_group_kernels(), &generic_row_kernels()};
 }
 
 /// Appends a value array's bytes.
@@ -118,7 +118,7 @@ TEST_P(EveryInstructionSet, GroupKernelsGiveTheBytesOfTheGenericOnes) {
   for (int bits : {2, 3, 4, 8}) {
     for (int64_t group_size : {32, 64, 96, 768}) {
       EXPECT_EQ(group_results(*variant(GetParam()).groups, bits, group_size),
-                group_results(kGenericGroupKernels, bits, group_size))
+                group_results(generic_group_kernels(), bits, group_size))
           << bits << " bits, group " << group_size;
     }
   }
@@ -172,14 +172,14 @@ TEST_P(EveryInstructionSet, RowKernelsGiveTheBytesOfTheGenericOnes) {
     std::vector<float> values(dim * dim + 8 * dim + 100);
     for (float& x : values) x = normal(random);
     std::vector<Bfloat16Bits> stored(values.size());
-    kGenericGroupKernels.f32_to_bf16(values.data(), static_cast<int64_t>(values.size()),
-                                     stored.data());
+    generic_group_kernels().f32_to_bf16(values.data(), static_cast<int64_t>(values.size()),
+                                        stored.data());
     const RowKernels& rows = *variant(GetParam()).rows;
     EXPECT_EQ(row_results(rows.f32, values, values, dim),
-              row_results(kGenericRowKernels.f32, values, values, dim))
+              row_results(generic_row_kernels().f32, values, values, dim))
         << dim;
     EXPECT_EQ(row_results(rows.bf16, values, stored, dim),
-              row_results(kGenericRowKernels.bf16, values, stored, dim))
+              row_results(generic_row_kernels().bf16, values, stored, dim))
         << dim;
   }
 }

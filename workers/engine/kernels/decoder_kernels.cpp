@@ -14,12 +14,12 @@ namespace {
 const RowKernels& chosen() {
 #if defined(QAAS_KERNELS_X86)
   static const RowKernels& kernels =
-      best_instruction_set() == InstructionSet::kAvx512 ? kAvx512RowKernels
-      : best_instruction_set() == InstructionSet::kAvx2 ? kAvx2RowKernels
-                                                        : kGenericRowKernels;
+      best_instruction_set() == InstructionSet::kAvx512 ? avx512_row_kernels()
+      : best_instruction_set() == InstructionSet::kAvx2 ? avx2_row_kernels()
+                                                        : generic_row_kernels();
   return kernels;
 #else
-  return kGenericRowKernels;
+  return generic_row_kernels();
 #endif
 }
 
@@ -136,6 +136,7 @@ void cross_entropy(int64_t rows, int64_t cols, const T* logits, const int64_t* t
   });
 }
 
+// NOLINTBEGIN(bugprone-macro-parentheses): T is a type.
 #define QAAS_INSTANTIATE(T)                                                                        \
   template void rms_norm_forward<T>(int64_t, int64_t, const float*, const float*, float, T*,       \
                                     float*, int);                                                  \
@@ -153,5 +154,6 @@ void cross_entropy(int64_t rows, int64_t cols, const T* logits, const int64_t* t
 QAAS_INSTANTIATE(float)
 QAAS_INSTANTIATE(Bfloat16Bits)
 #undef QAAS_INSTANTIATE
+// NOLINTEND(bugprone-macro-parentheses)
 
 }  // namespace qaas::kernels

@@ -56,10 +56,11 @@ struct GroupKernels {
   void (*bf16_to_f32)(const Bfloat16Bits* from, int64_t count, float* to);
 };
 
-extern const GroupKernels kGenericGroupKernels;
+/// One table per instruction set; call only into one that supports() allows.
+const GroupKernels& generic_group_kernels();
 #if defined(QAAS_KERNELS_X86)
-extern const GroupKernels kAvx2GroupKernels;
-extern const GroupKernels kAvx512GroupKernels;
+const GroupKernels& avx2_group_kernels();
+const GroupKernels& avx512_group_kernels();
 #endif
 
 }  // namespace qaas::kernels

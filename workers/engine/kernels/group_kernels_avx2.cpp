@@ -2,6 +2,9 @@
 
 namespace qaas::kernels {
 
-const GroupKernels kAvx2GroupKernels = make_group_kernels();
+const GroupKernels& avx2_group_kernels() {
+  static constexpr GroupKernels kTable = make_group_kernels();
+  return kTable;
+}
 
 }  // namespace qaas::kernels

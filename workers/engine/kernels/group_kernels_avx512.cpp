@@ -2,6 +2,9 @@
 
 namespace qaas::kernels {
 
-const GroupKernels kAvx512GroupKernels = make_group_kernels();
+const GroupKernels& avx512_group_kernels() {
+  static constexpr GroupKernels kTable = make_group_kernels();
+  return kTable;
+}
 
 }  // namespace qaas::kernels

@@ -2,6 +2,9 @@
 
 namespace qaas::kernels {
 
-const GroupKernels kGenericGroupKernels = make_group_kernels();
+const GroupKernels& generic_group_kernels() {
+  static constexpr GroupKernels kTable = make_group_kernels();
+  return kTable;
+}
 
 }  // namespace qaas::kernels

@@ -145,7 +145,7 @@ QAAS_INLINE void unpack_run(const uint8_t* packed, Floats (&codes)[kParts]) {
     }
   } else {
     uint64_t bits = 0;
-    __builtin_memcpy(&bits, packed, 2 * kBits);
+    __builtin_memcpy(&bits, packed, sizeof(uint16_t) * kBits);
     // Eight codes fit one 32-bit word for every width up to 4.
     const uint32_t low = static_cast<uint32_t>(bits);
     const uint32_t high = static_cast<uint32_t>(bits >> (8 * kBits));
@@ -153,7 +153,7 @@ QAAS_INLINE void unpack_run(const uint8_t* packed, Floats (&codes)[kParts]) {
       Words word;
       Words shift;
       for (int i = 0; i < kWidth; ++i) {
-        const int lane = p * kWidth + i;
+        const int64_t lane = p * kWidth + i;
         word[i] = lane < 8 ? low : high;
         shift[i] = static_cast<uint32_t>(kBits * (lane % 8));
       }

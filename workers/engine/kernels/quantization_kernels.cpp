@@ -17,12 +17,12 @@ static_assert(std::endian::native == std::endian::little, "packed words are read
 const GroupKernels& chosen() {
 #if defined(QAAS_KERNELS_X86)
   static const GroupKernels& kernels =
-      best_instruction_set() == InstructionSet::kAvx512 ? kAvx512GroupKernels
-      : best_instruction_set() == InstructionSet::kAvx2 ? kAvx2GroupKernels
-                                                        : kGenericGroupKernels;
+      best_instruction_set() == InstructionSet::kAvx512 ? avx512_group_kernels()
+      : best_instruction_set() == InstructionSet::kAvx2 ? avx2_group_kernels()
+                                                        : generic_group_kernels();
   return kernels;
 #else
-  return kGenericGroupKernels;
+  return generic_group_kernels();
 #endif
 }
 

@@ -40,10 +40,11 @@ struct RowKernels {
   TypedRowKernels<Bfloat16Bits> bf16;
 };
 
-extern const RowKernels kGenericRowKernels;
+/// One table per instruction set; call only into one that supports() allows.
+const RowKernels& generic_row_kernels();
 #if defined(QAAS_KERNELS_X86)
-extern const RowKernels kAvx2RowKernels;
-extern const RowKernels kAvx512RowKernels;
+const RowKernels& avx2_row_kernels();
+const RowKernels& avx512_row_kernels();
 #endif
 
 }  // namespace qaas::kernels

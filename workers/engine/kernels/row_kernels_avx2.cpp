@@ -2,6 +2,9 @@
 
 namespace qaas::kernels {
 
-const RowKernels kAvx2RowKernels = make_row_kernels();
+const RowKernels& avx2_row_kernels() {
+  static constexpr RowKernels kTable = make_row_kernels();
+  return kTable;
+}
 
 }  // namespace qaas::kernels

@@ -83,7 +83,7 @@ QAAS_LOOP void rms_norm_weight_gradient_loop(int64_t rows, int64_t dim, int64_t 
                                              const T* grad, float* grad_weight) {
   // A few vectors of columns at a time: enough of each row to use whole cache lines, few enough for
   // the sums to stay in registers.
-  constexpr int kBlock = 8;
+  constexpr int64_t kBlock = 8;
   int64_t c = first;
   for (; c + kBlock * kWidth <= last; c += kBlock * kWidth) {
     Floats sums[kBlock] = {};

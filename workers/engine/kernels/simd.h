@@ -22,14 +22,14 @@ namespace {
 #define QAAS_LOOP __attribute__((flatten))
 
 #if defined(__AVX512F__)
-constexpr int kWidth = 16;
+constexpr int64_t kWidth = 16;
 #elif defined(__AVX2__)
-constexpr int kWidth = 8;
+constexpr int64_t kWidth = 8;
 #else
-constexpr int kWidth = 4;
+constexpr int64_t kWidth = 4;
 #endif
-constexpr int kLanes = 16;               ///< partial sums of every reduction
-constexpr int kParts = kLanes / kWidth;  ///< vectors that hold them
+constexpr int64_t kLanes = 16;               ///< partial sums of every reduction
+constexpr int64_t kParts = kLanes / kWidth;  ///< vectors that hold them
 
 typedef float Floats __attribute__((vector_size(4 * kWidth)));
 typedef int32_t Ints __attribute__((vector_size(4 * kWidth)));
@@ -143,7 +143,7 @@ QAAS_INLINE void for_each_run(int64_t count, const Whole& whole, const Tail& tai
   if (i < count) tail(i, static_cast<int>(count - i));
 }
 
-/// A run shorter than kLanes, padded with `fill`, so that it takes the same path as a whole one.
+/// A run shorter than kLanes, padded with zeros, so that it takes the same path as a whole one.
 template <class T>
 struct PaddedRun {
   T values[kLanes];
