@@ -8,6 +8,10 @@
 
 #include "workers/agent/attempt.h"
 
+/// The worker without torch: Agent claims jobs; an Attempt takes one from claim to settlement with
+/// a LeaseKeeper (renewal and watchdog), a ChildProcess (the engine), an EventSender (events and
+/// checkpoints to the database and the store) and the failure table (what an ending means); an
+/// AttemptControl is what their threads tell each other. Housekeeping rescues and collects for all.
 namespace qaas {
 
 /// Settings of a worker's claiming.

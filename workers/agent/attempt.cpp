@@ -66,6 +66,9 @@ AttemptOutcome Attempt::work() {
     if (signals.cancel) {
       return settle_cancelled();
     }
+    if (signals.expired) {
+      return give_back_expired();
+    }
     if (signals.shutdown) {
       return release(AttemptOutcome::kReleased);
     }
@@ -158,8 +161,7 @@ AttemptOutcome Attempt::conclude(const JobFolder& folder, EventSender& sender,
     return publish(folder, sender);
   }
   if (signals.expired) {
-    // Out of contact for a whole lease. If it comes back soon, the work so far is kept.
-    control_.shut_down(AttemptControl::Clock::now() + options_.lease);
+    limit_retries_to_a_lease();
   }
   const absl::Status sent = sender.finish();
   if (absl::IsAborted(sent)) {
@@ -169,7 +171,7 @@ AttemptOutcome Attempt::conclude(const JobFolder& folder, EventSender& sender,
     return settle_cancelled();
   }
   if (signals.expired) {
-    return release(AttemptOutcome::kLeaseLost);
+    return give_back_expired();
   }
   if (signals.shutdown && !ending.reported) {
     return release(AttemptOutcome::kReleased);
@@ -257,6 +259,17 @@ AttemptOutcome Attempt::settle_cancelled() {
 AttemptOutcome Attempt::release(AttemptOutcome outcome) {
   return outcome_of(retry_write(control_, [&] { return context_.jobs.release(claimed_.lease); }),
                     outcome);
+}
+
+// Out of contact for a whole lease. If it comes back soon the work so far is kept; if not, the job
+// is rescued, and others may need this worker.
+void Attempt::limit_retries_to_a_lease() {
+  control_.shut_down(AttemptControl::Clock::now() + options_.lease);
+}
+
+AttemptOutcome Attempt::give_back_expired() {
+  limit_retries_to_a_lease();
+  return release(AttemptOutcome::kLeaseLost);
 }
 
 AttemptOutcome Attempt::outcome_of(const absl::Status& settled, AttemptOutcome outcome) {

@@ -62,6 +62,8 @@ class Attempt {
   AttemptOutcome settle_failed(const v1::Failure& failure);
   AttemptOutcome settle_cancelled();
   AttemptOutcome release(AttemptOutcome outcome);
+  void limit_retries_to_a_lease();
+  AttemptOutcome give_back_expired();
   AttemptOutcome outcome_of(const absl::Status& settled, AttemptOutcome outcome);
   std::string scratch_name() const;
 

@@ -16,6 +16,7 @@
 #include <prometheus/registry.h>
 
 #include "storage/database/database.h"
+#include "storage/database/listener.h"
 #include "telemetry/build_info.h"
 #include "telemetry/logging.h"
 #include "telemetry/metrics_exposer.h"
@@ -116,6 +117,14 @@ absl::Status run_worker(const WorkerOptions& options) {
   const StopSignals signals(
       agent, options.agent.attempt.engine.stop_grace + options.agent.handover + kStopMargin);
   const Housekeeping housekeeping(database, jobs, **artifacts, metrics, options.housekeeping);
+  const Listener listener(
+      database, {kQueueChannel},
+      {.on_notification = [&agent](const std::string&, const std::string&) { agent.wake(); },
+       .on_connected = [&agent] { agent.wake(); },
+       .on_disconnected =
+           [](const absl::Status& why, std::chrono::milliseconds) {
+             log_warning(absl::StrCat("no notices from the queue, polling: ", why.ToString()));
+           }});
   log_info(absl::StrCat("qaas-worker ", build_version(), " '", options.agent.name,
                         "' is ready; metrics at http://", (*exposer)->address().text(),
                         "/metrics"));
