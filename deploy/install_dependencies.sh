@@ -22,7 +22,7 @@ packages=(
   libpqxx-dev libpq-dev postgresql-15 postgresql-client-15 # queue
   prometheus-cpp-dev libspdlog-dev                         # metrics, logs
   libcli11-dev nlohmann-json3-dev libssl-dev               # flags, JSON, SHA-256
-  libtorch-dev libdnnl-dev                                 # tensors
+  libtorch-dev                                             # tensors
   libopenblas0-pthread                                     # without it LibTorch runs on reference BLAS, ten times slower
   libsentencepiece-dev libpcre2-dev libicu-dev             # tokenizers
   jq                                                       # the quickstart's table
@@ -30,13 +30,13 @@ packages=(
 test_packages=(
   libgtest-dev libgmock-dev libbenchmark-dev
   clang-format clang-tidy
-  python3-numpy # foreign readers of artifacts
-  git curl
-  nodejs npm # foreign judges from npm; buf
+  python3         # independent readers of artifacts
+  git             # lint what changed
+  nodejs npm      # foreign judges from npm; buf
 )
 
 # Some machines have these from elsewhere than Debian: the command is what counts.
-declare -A by_command=([nodejs]=node [npm]=npm [git]=git [curl]=curl [cmake]=cmake)
+declare -A by_command=([nodejs]=node [npm]=npm [git]=git [cmake]=cmake)
 
 check_only=no
 for argument in "$@"; do
