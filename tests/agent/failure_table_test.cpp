@@ -81,6 +81,14 @@ TEST(FailureTable, AReportWithoutClassGetsTheExitCodes) {
   EXPECT_EQ(failure->position(), "block 3 step 17");
 }
 
+TEST(FailureTable, AnEngineThatSaysItWasStoppedIsInfrastructure) {
+  EngineEnding ending = exited(75);
+  ending.reported.emplace();
+  ending.reported->set_failure_class(v1::FAILURE_CLASS_INTERNAL);
+  ending.reported->set_message("stopped");
+  EXPECT_EQ(classify_engine_ending(ending)->failure_class(), v1::FAILURE_CLASS_INFRASTRUCTURE);
+}
+
 TEST(FailureTable, ACrashNamesPositionAndLastWords) {
   EngineEnding ending = killed_by(SIGSEGV);
   ending.position = "block_training block 3 step 17";

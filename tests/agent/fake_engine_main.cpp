@@ -11,23 +11,19 @@
 //   failure CLASS TEXT   Failure with this class number
 //   warning TEXT         Warning
 //   resumed              Warning that names the checkpoints it found, each with its content
-//   surroundings         Warning with open descriptors, blocked signals and PG* variables
 //   stderr N             N lines on stderr
 //   garbage              bytes that are no event
 //   note NAME            writes its process id to file NAME in the model folder
 //   until NAME           waits for file NAME in the model folder
-//   wait                 until SIGTERM, then writes checkpoint "stopped" and exits 75
+//   wait                 until SIGTERM, then writes checkpoint "stopped", reports that and exits 75
 //   deaf                 ignores SIGTERM and waits forever
 //   exit N, signal N     ends itself
 //
 // A line that begins with "1:" (or another number) runs in that attempt only.
 
-#include <cerrno>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
-#include <dirent.h>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
@@ -180,8 +176,6 @@ class FakeEngine {
         text += " " + file;
       }
       warn(text);
-    } else if (verb == "surroundings") {
-      warn(surroundings());
     } else if (verb == "stderr") {
       for (int i = next<int>(words); i > 0; --i) {
         std::fprintf(stderr, "line of the fake engine, %d to go\n", i - 1);
@@ -210,6 +204,9 @@ class FakeEngine {
       int signal = 0;
       ::sigwait(&set, &signal);
       write_checkpoint("stopped", "as asked");
+      event.mutable_failure()->set_failure_class(qaas::v1::FAILURE_CLASS_INTERNAL);
+      event.mutable_failure()->set_message("stopped");
+      send(event);
       std::exit(75);
     } else if (verb == "deaf") {
       ::signal(SIGTERM, SIG_IGN);
@@ -225,31 +222,6 @@ class FakeEngine {
       std::fprintf(stderr, "fake engine: no such line '%s'\n", verb.c_str());
       std::exit(99);
     }
-  }
-
-  static std::string surroundings() {
-    std::set<int> descriptors;
-    DIR* folder = ::opendir("/proc/self/fd");
-    while (const dirent* entry = ::readdir(folder)) {
-      const int descriptor = std::atoi(entry->d_name);
-      if (entry->d_name[0] != '.' && descriptor != ::dirfd(folder)) {
-        descriptors.insert(descriptor);
-      }
-    }
-    ::closedir(folder);
-    std::string text = "descriptors";
-    for (int descriptor : descriptors) {
-      text += " " + std::to_string(descriptor);
-    }
-    sigset_t blocked;
-    ::sigprocmask(SIG_BLOCK, nullptr, &blocked);
-    text += ::sigismember(&blocked, SIGTERM) ? "; SIGTERM blocked" : "; SIGTERM free";
-    for (char** variable = environ; *variable != nullptr; ++variable) {
-      if (std::strncmp(*variable, "PG", 2) == 0) {
-        text += std::string("; ") + *variable;
-      }
-    }
-    return text;
   }
 
   std::map<std::string, std::string> flags_;

@@ -85,7 +85,7 @@ TEST(WorkerOptions, HelpNamesEveryFlagWithItsDefault) {
                            "--log-level",
                            "--lease-seconds",
                            "--max-failures",
-                           "--backoff-seconds",
+                           "--first-backoff-seconds",
                            "--max-backoff-seconds",
                            "--poll-seconds",
                            "--cancel-grace-seconds",

@@ -80,7 +80,7 @@ class WorkerProcessTest : public AgentFixture {
                                        "127.0.0.1:0",
                                        "--lease-seconds",
                                        "6",
-                                       "--backoff-seconds",
+                                       "--first-backoff-seconds",
                                        "0.001"};
     const auto found = std::find(arguments.begin(), arguments.end(), flag);
     if (found != arguments.end()) {

@@ -173,7 +173,7 @@ AttemptOutcome Attempt::conclude(const JobFolder& folder, EventSender& sender,
   if (signals.expired) {
     return give_back_expired();
   }
-  if (signals.shutdown && !ending.reported) {
+  if (signals.shutdown && (!ending.reported || ending.process.exit_code == kEngineStopped)) {
     return release(AttemptOutcome::kReleased);
   }
   return settle_failed(*failure);

@@ -118,8 +118,9 @@ std::optional<v1::Failure> classify_engine_ending(const EngineEnding& ending) {
       ending.process.signal == 0 && ending.process.exit_code == kEngineSucceeded;
   const Meaning meaning = ending.process.signal != 0 ? meaning_of_signal(ending.process.signal)
                                                      : meaning_of_exit(ending.process.exit_code);
-  // The engine's own word comes first: it knows names and values.
-  if (ending.reported) {
+  // The engine's own word comes first: it knows names and values. Of having been stopped it knows
+  // no more than its exit code says.
+  if (ending.reported && ending.process.exit_code != kEngineStopped) {
     v1::Failure failure = *ending.reported;
     if (failure.failure_class() == v1::FAILURE_CLASS_UNSPECIFIED ||
         !v1::FailureClass_IsValid(failure.failure_class())) {

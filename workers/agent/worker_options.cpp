@@ -39,7 +39,7 @@ struct Flags {
   double cancel_grace_seconds = 10;
   double stop_grace_seconds = 60;
   double handover_seconds = 60;
-  double backoff_seconds = 5;
+  double first_backoff_seconds = 5;
   double max_backoff_seconds = 600;
   double rest_seconds = 2;
   double max_rest_seconds = 60;
@@ -97,7 +97,7 @@ void add_flags(CLI::App& app, Flags& flags) {
   app.add_option("--log-level", flags.log_level, "debug, info, warning or error")
       ->capture_default_str();
 
-  const std::string queue = "Queue (the same for server and all workers)";
+  const std::string queue = "Jobs (give every server and worker the same)";
   app.add_option("--lease-seconds", flags.lease_seconds,
                  "A job whose worker is silent for this long is given to another")
       ->check(seconds)
@@ -108,7 +108,7 @@ void add_flags(CLI::App& app, Flags& flags) {
       ->check(CLI::Range(1, 1000))
       ->group(queue)
       ->capture_default_str();
-  app.add_option("--backoff-seconds", flags.backoff_seconds,
+  app.add_option("--first-backoff-seconds", flags.first_backoff_seconds,
                  "Wait after the first failed attempt; doubles with each one")
       ->check(seconds)
       ->group(queue)
@@ -218,7 +218,7 @@ absl::StatusOr<WorkerOptions> options_of(const Flags& flags) {
   options.scratch = flags.scratch;
   options.jobs = {.lease = milliseconds_of(flags.lease_seconds),
                   .max_failures = flags.max_failures,
-                  .first_backoff = milliseconds_of(flags.backoff_seconds),
+                  .first_backoff = milliseconds_of(flags.first_backoff_seconds),
                   .max_backoff = milliseconds_of(flags.max_backoff_seconds)};
   options.housekeeping = {.lease = options.jobs.lease,
                           .collect_interval = milliseconds_of(60 * flags.collect_minutes)};
