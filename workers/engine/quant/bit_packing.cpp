@@ -5,7 +5,9 @@
 namespace qaas {
 namespace {
 
-[[maybe_unused]] bool known_width(int bits) { return bits == 2 || bits == 3 || bits == 4 || bits == 8; }
+[[maybe_unused]] bool known_width(int bits) {
+  return bits == 2 || bits == 3 || bits == 4 || bits == 8;
+}
 
 }  // namespace
 
