@@ -30,7 +30,7 @@ packages=(
 test_packages=(
   libgtest-dev libgmock-dev libbenchmark-dev
   clang-format clang-tidy
-  python3         # independent readers of artifacts
+  python3 python3-numpy # independent readers of artifacts
   git             # lint what changed
   nodejs npm      # foreign judges from npm; buf
 )
