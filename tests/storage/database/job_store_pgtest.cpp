@@ -1,8 +1,7 @@
 // One job at a time through the whole life that callers and workers see.
-#include "storage/database/job_store.h"
-
 #include <absl/strings/str_cat.h>
 
+#include "storage/database/job_store.h"
 #include "tests/storage/database/job_fixture.h"
 
 namespace qaas {
