@@ -22,6 +22,7 @@ constexpr char kRetryInfoUrl[] = "type.googleapis.com/google.rpc.RetryInfo";
 
 // A client refuses trailers of more than 8 KiB, and details are sent as base64.
 constexpr size_t kLongestMessage = 1024;
+constexpr size_t kLongestViolationText = 960;
 constexpr size_t kLongestDescription = 320;
 constexpr size_t kMostViolationBytes = 3072;
 constexpr std::chrono::milliseconds kBusyRetry{1000};
@@ -106,25 +107,29 @@ absl::Status job_error(const absl::Status& status) {
 absl::Status invalid_fields(const std::vector<FieldViolation>& violations) {
   google::rpc::BadRequest detail;
   std::string message;
-  size_t bytes = 0;
+  size_t detail_bytes = 0;
+  size_t told = 0;  // in the message, which has less room than the detail
   for (const FieldViolation& violation : violations) {
     const std::string field = cut(violation.field, kLongestDescription);
     const std::string description = cut(violation.description, kLongestDescription);
-    bytes += field.size() + description.size();
-    if (bytes > kMostViolationBytes) {
-      const size_t left = violations.size() - detail.field_violations_size();
-      absl::StrAppend(&message, "; and ", left, " more");
-      break;
+    const std::string text = absl::StrCat(told == 0 ? "" : "; ", field, ": ", description);
+    if (message.size() + text.size() <= kLongestViolationText) {
+      message += text;
+      ++told;
     }
+    detail_bytes += field.size() + description.size();
+    if (detail_bytes > kMostViolationBytes) break;
     auto* added = detail.add_field_violations();
     added->set_field(field);
     added->set_description(description);
-    absl::StrAppend(&message, message.empty() ? "" : "; ", field, ": ", description);
   }
-  absl::Status status = refusal(
-      absl::StatusCode::kInvalidArgument, "FIELD_INVALID", message,
-      violations.empty() ? std::map<std::string, std::string>{}
-                         : std::map<std::string, std::string>{{"field", violations.front().field}});
+  if (told < violations.size()) {
+    absl::StrAppend(&message, "; and ", violations.size() - told, " more");
+  }
+  std::map<std::string, std::string> metadata;
+  if (!violations.empty()) metadata["field"] = violations.front().field;
+  absl::Status status =
+      refusal(absl::StatusCode::kInvalidArgument, "FIELD_INVALID", message, metadata);
   attach(status, kBadRequestUrl, detail);
   return status;
 }

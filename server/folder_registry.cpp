@@ -38,6 +38,9 @@ LogLimiter& trouble_log() {
 FolderRegistry::FolderRegistry(FolderRegistryOptions options, FolderStore& store,
                                ServerMetrics& metrics)
     : options_(std::move(options)), store_(store), metrics_(metrics) {
+  recall();
+  scan_models();
+  scan_datasets();
   scanner_ = std::jthread([this](const std::stop_token& stop) { scan_loop(stop); });
   digester_ = std::jthread([this](const std::stop_token& stop) { digest_loop(stop); });
 }
@@ -75,13 +78,16 @@ std::vector<std::string> FolderRegistry::dataset_names() const {
 }
 
 void FolderRegistry::scan_loop(const std::stop_token& stop) {
-  while (!stop.stop_requested()) {
+  while (true) {
+    {
+      std::unique_lock lock(mutex_);
+      wake_.wait_for(lock, stop, options_.scan_interval, [] { return false; });
+    }
+    if (stop.stop_requested()) return;
     recall();
     scan_models();
     scan_datasets();
     remember();
-    std::unique_lock lock(mutex_);
-    wake_.wait_for(lock, stop, options_.scan_interval, [] { return false; });
   }
 }
 

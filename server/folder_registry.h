@@ -32,6 +32,7 @@ struct FolderRegistryOptions {
 /// latest result: none touches the disk. Thread-safe.
 class FolderRegistry {
  public:
+  /// Looks at the roots once before it returns, so that the first call knows every name.
   FolderRegistry(FolderRegistryOptions options, FolderStore& store, ServerMetrics& metrics);
   /// Ends both threads; a digest under way is abandoned within one chunk of its file.
   ~FolderRegistry();

@@ -58,7 +58,11 @@ absl::Status submit(const ServiceContext& context, const v1::SubmitJobRequest& r
   }
   const absl::Status stored =
       answer(context.jobs.submit(kDefaultTenant, *job, fingerprint), response);
-  if (stored.ok()) log_info("job submitted", {.job = response->name()});
+  if (stored.ok()) {
+    const absl::StatusOr<std::string> id = parse_job_name(response->name(), "name");
+    log_info("job submitted",
+             {.job = id.value_or(response->name()), .request_id = request.request_id()});
+  }
   return stored;
 }
 

@@ -93,7 +93,8 @@ absl::Status check(const ServerOptions& options) {
         check_folder("--models", options.models), check_folder("--datasets", options.datasets)}) {
     if (!status.ok()) return status;
   }
-  return absl::OkStatus();
+  // gRPC would log a page about a taken port before saying no.
+  return options.listen.port == 0 ? absl::OkStatus() : probe_listen_address(options.listen);
 }
 
 }  // namespace
