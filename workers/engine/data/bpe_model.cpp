@@ -95,15 +95,24 @@ absl::Status BpeModel::read_vocabulary(const json& vocabulary) {
                                                      ", expected an id below ", kMaxId));
     }
     const int32_t id = value.get<int32_t>();
-    vocabulary_.emplace(token, id);
+    insert(token, id);
     highest_id_ = std::max(highest_id_, id);
-    int32_t length = 0;
-    UChar32 character = 0;
-    if (!token.empty())
-      U8_NEXT(token.data(), length, static_cast<int32_t>(token.size()), character);
-    if (length > 0 && static_cast<size_t>(length) == token.size()) id_of_character_[character] = id;
   }
   return absl::OkStatus();
+}
+
+bool BpeModel::insert(const std::string& token, int32_t id) {
+  if (!vocabulary_.emplace(token, id).second) return false;
+  if (token.empty()) return true;
+  int32_t length = 0;
+  UChar32 character = 0;
+  U8_NEXT(token.data(), length, static_cast<int32_t>(token.size()), character);
+  if (static_cast<size_t>(length) == token.size()) id_of_character_[character] = id;
+  return true;
+}
+
+void BpeModel::add_merge(int32_t left, int32_t right, Merge merge) {
+  merges_[pair_key(left, right)] = merge;
 }
 
 absl::Status BpeModel::read_merges(const json& merges) {
@@ -127,7 +136,7 @@ absl::Status BpeModel::read_merges(const json& merges) {
           "field 'model.merges[", rank, "]': '", std::string(halves->first), "' and '",
           std::string(halves->second), "', of which the vocabulary lacks one, or what they make"));
     }
-    merges_[pair_key(left, right)] = {rank, merged};  // a repeated pair takes its last rank
+    add_merge(left, right, {rank, merged});  // a repeated pair takes its last rank
     ++rank;
   }
   return absl::OkStatus();

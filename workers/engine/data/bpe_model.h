@@ -13,6 +13,8 @@
 
 namespace qaas {
 
+struct SentencePieceFile;
+
 /// The "model" of a tokenizer.json, type BPE: byte-pair merges over the characters of a piece,
 /// lowest rank first, leftmost on ties. Thread-safe once made.
 class BpeModel {
@@ -20,6 +22,10 @@ class BpeModel {
   /// kInvalidArgument names the field that is missing, wrong or not supported (dropout, prefixes
   /// and suffixes), or the merge whose tokens the vocabulary lacks.
   static absl::StatusOr<BpeModel> parse(const nlohmann::json& model);
+
+  /// The same for the pieces of a sentencepiece model of type BPE. kInvalidArgument names a piece
+  /// that cannot be carried over.
+  static absl::StatusOr<BpeModel> from_pieces(const SentencePieceFile& file);
 
   /// Appends the ids of `piece` (valid UTF-8). kInvalidArgument for a character that neither the
   /// vocabulary nor byte fallback nor an unknown token spells.
@@ -39,6 +45,9 @@ class BpeModel {
     using is_transparent = void;
   };
 
+  /// False if `token` is there already.
+  bool insert(const std::string& token, int32_t id);
+  void add_merge(int32_t left, int32_t right, Merge merge);
   absl::Status read_vocabulary(const nlohmann::json& vocabulary);
   absl::Status read_merges(const nlohmann::json& merges);
   absl::Status first_ids(std::string_view piece, std::vector<int32_t>& ids) const;

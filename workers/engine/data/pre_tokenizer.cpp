@@ -187,7 +187,8 @@ absl::Status PreTokenizer::apply(const Split& step, TextPiece piece,
 
 absl::Status PreTokenizer::apply(const ByteLevel& step, TextPiece piece,
                                  std::vector<TextPiece>& pieces) {
-  if (step.add_prefix_space && piece.text.front() != ' ') piece.text.insert(piece.text.begin(), ' ');
+  if (step.add_prefix_space && piece.text.front() != ' ')
+    piece.text.insert(piece.text.begin(), ' ');
   const size_t first = pieces.size();
   if (step.regex) {
     if (auto status = split_into(*step.regex, piece, pieces); !status.ok()) return status;

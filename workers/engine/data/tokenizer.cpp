@@ -6,12 +6,10 @@
 #include <absl/strings/str_cat.h>
 #include <nlohmann/json.hpp>
 
-#include "storage/checkpoint/config_fields.h"
 #include "storage/checkpoint/folder_entry.h"
 #include "storage/checkpoint/strict_json.h"
 #include "workers/engine/data/json_tokenizer.h"
-#include "workers/engine/data/sentencepiece_model.h"
-#include "workers/engine/data/special_ids.h"
+#include "workers/engine/data/sentencepiece_tokenizer.h"
 
 namespace qaas {
 namespace {
@@ -27,48 +25,6 @@ absl::Status in_file(const std::filesystem::path& folder, const char* file,
                      const absl::Status& status) {
   return absl::Status(status.code(),
                       absl::StrCat((folder / file).string(), ": ", status.message()));
-}
-
-/// A tokenizer.model, with begin- and end-of-sequence as tokenizer_config.json says.
-class SentencePieceTokenizer final : public Tokenizer {
- public:
-  SentencePieceTokenizer(SentencePieceModel model, SpecialIds around)
-      : model_(std::move(model)), around_(std::move(around)) {}
-
-  absl::StatusOr<std::vector<int32_t>> encode(std::string_view text,
-                                              SpecialTokens special) const override {
-    if (!is_valid_utf8(text)) return absl::InvalidArgumentError("the text is not valid UTF-8");
-    std::vector<int32_t> ids;
-    if (special == SpecialTokens::kAdd) ids = around_.prefix;
-    if (const auto error = model_.encode(std::string(text), ids)) {
-      return absl::InvalidArgumentError(*error);
-    }
-    if (special == SpecialTokens::kAdd) {
-      ids.insert(ids.end(), around_.suffix.begin(), around_.suffix.end());
-    }
-    return ids;
-  }
-
-  int32_t size() const override { return model_.size(); }
-
- private:
-  SentencePieceModel model_;
-  SpecialIds around_;
-};
-
-/// Llama's tokenizer class adds begin-of-sequence unless told otherwise, and no end-of-sequence.
-absl::StatusOr<SpecialIds> sentencepiece_special_ids(const json& config,
-                                                     const SentencePieceModel& model) {
-  ConfigFields fields(config, "");
-  SpecialIds ids;
-  if (fields.boolean("add_bos_token", true) && model.bos_id() >= 0) {
-    ids.prefix.push_back(model.bos_id());
-  }
-  if (fields.boolean("add_eos_token", false) && model.eos_id() >= 0) {
-    ids.suffix.push_back(model.eos_id());
-  }
-  if (!fields.status().ok()) return fields.status();
-  return ids;
 }
 
 /// The folder's tokenizer_config.json; an empty object where there is none.
@@ -106,13 +62,9 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> load_tokenizer(const std::filesystem:
   }
   const auto bytes = read_inside(folder, kSentencePieceFile, kMaxTokenizerBytes);
   if (!bytes.ok()) return bytes.status();
-  SentencePieceModel model;
-  if (const auto error = model.load(*bytes)) {
-    return in_file(folder, kSentencePieceFile, absl::InvalidArgumentError(*error));
-  }
-  auto around = sentencepiece_special_ids(*config, model);
-  if (!around.ok()) return in_file(folder, kConfigFile, around.status());
-  return std::make_unique<SentencePieceTokenizer>(std::move(model), *std::move(around));
+  auto tokenizer = SentencePieceTokenizer::parse(*bytes, *config);
+  if (!tokenizer.ok()) return in_file(folder, kSentencePieceFile, tokenizer.status());
+  return tokenizer;
 }
 
 }  // namespace qaas

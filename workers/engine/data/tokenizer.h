@@ -27,10 +27,10 @@ class Tokenizer {
 };
 
 /// The tokenizer of a model folder: tokenizer.json (byte-level BPE, byte-fallback BPE) where
-/// present, else tokenizer.model (sentencepiece, which spells special tokens in a text out as plain
-/// characters). Where neither says what surrounds a text, tokenizer_config.json's add_bos_token and
-/// add_eos_token do. kInvalidArgument names the file and the part that
-/// is not understood; kNotFound when the folder has neither.
+/// present, else tokenizer.model (sentencepiece BPE, which spells special tokens in a text out as
+/// plain characters). Where neither says what surrounds a text, tokenizer_config.json's
+/// add_bos_token and add_eos_token do. kInvalidArgument names the file and the part that is not
+/// understood; kNotFound when the folder has neither.
 absl::StatusOr<std::unique_ptr<Tokenizer>> load_tokenizer(const std::filesystem::path& folder);
 
 }  // namespace qaas
