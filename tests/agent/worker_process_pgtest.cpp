@@ -1,12 +1,10 @@
 // qaas-worker as a process: what its refusals say, and what happens when it is killed or stopped.
 #include <mutex>
 #include <netinet/in.h>
-#include <poll.h>
 #include <sys/socket.h>
-#include <unistd.h>
 
 #include "tests/agent/agent_fixture.h"
-#include "workers/agent/child_process.h"
+#include "tests/agent/running_program.h"
 
 namespace qaas::testing {
 namespace {
@@ -18,44 +16,13 @@ using ::testing::Not;
 
 constexpr char kFinish[] = "artifact model.safetensors weights\nevaluation\nwritten\nexit 0\n";
 
-/// A running qaas-worker and what it has logged so far.
-class Worker {
+/// A running qaas-worker.
+class Worker : public RunningProgram {
  public:
-  explicit Worker(const std::vector<std::string>& arguments) {
-    auto spawned = ChildProcess::spawn(arguments, "/");
-    EXPECT_THAT(spawned, IsOk());
-    process_ = std::move(*spawned);
-    reader_ = std::thread([this] {
-      char buffer[4096];
-      for (ssize_t count; (count = ::read(process_->output(), buffer, sizeof buffer)) > 0;) {
-        const std::lock_guard<std::mutex> lock(mutex_);
-        output_.append(buffer, static_cast<size_t>(count));
-      }
-    });
-  }
-  ~Worker() {
-    process_->signal_group(SIGKILL);
-    process_->wait();
-    reader_.join();
-  }
-
-  /// To the worker alone: the engine has a process group of its own.
-  void signal(int signal) { ::kill(process_->id(), signal); }
-  ProcessEnd wait() { return process_->wait(); }
-
-  std::string output() {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    return output_;
-  }
+  using RunningProgram::RunningProgram;
   bool says(const std::string& text) {
     return eventually([&] { return output().find(text) != std::string::npos; });
   }
-
- private:
-  std::unique_ptr<ChildProcess> process_;
-  std::mutex mutex_;
-  std::string output_;
-  std::thread reader_;
 };
 
 class WorkerProcessTest : public AgentFixture {
