@@ -79,7 +79,7 @@ class JobStoreFenceTest : public JobStoreTest {
     execute(R"sql(
       DO $$
       DECLARE
-        deadline timestamptz := clock_timestamp() + interval '30 seconds';
+        deadline timestamptz := clock_timestamp() + interval '120 seconds';
         waiting integer;
       BEGIN
         LOOP
@@ -88,6 +88,7 @@ class JobStoreFenceTest : public JobStoreTest {
            WHERE application_name = 'lost_answer' AND wait_event = 'SyncRep';
           EXIT WHEN waiting IS NOT NULL;
           IF clock_timestamp() > deadline THEN RAISE 'no commit is waiting'; END IF;
+          PERFORM pg_sleep(0.005);
         END LOOP;
         PERFORM pg_terminate_backend(waiting, 10000);
       END $$)sql");
