@@ -3,7 +3,12 @@
 
 find_program(QAAS_CCACHE ccache)
 if(QAAS_CCACHE)
-  set(CMAKE_CXX_COMPILER_LAUNCHER ${QAAS_CCACHE})
+  # The sloppiness lets ccache serve files that use a precompiled header.
+  set(CMAKE_CXX_COMPILER_LAUNCHER
+    ${CMAKE_COMMAND} -E env CCACHE_SLOPPINESS=pch_defines,time_macros ${QAAS_CCACHE})
+  if(CMAKE_CXX_COMPILER_ID STREQUAL GNU)
+    add_compile_options(-fpch-preprocess)
+  endif()
 endif()
 find_program(QAAS_MOLD mold)
 find_program(QAAS_LLD ld.lld)

@@ -96,6 +96,12 @@ absl::StatusOr<FileDigest> digest_file(const std::filesystem::path& path,
 
 }  // namespace
 
+absl::StatusOr<std::string> sha256_text(std::string_view text) {
+  Sha256 sha;
+  sha.update(text.data(), text.size());
+  return sha.finish();
+}
+
 absl::StatusOr<std::string> sha256_file(const std::filesystem::path& path) {
   auto digest = digest_file(path, {});
   if (!digest.ok()) return digest.status();

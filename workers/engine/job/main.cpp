@@ -1,0 +1,208 @@
+// qaas-engine: one job from spec to artifact, and the evaluation of any folder, without a service.
+
+#include <csignal>
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <iostream>
+#include <malloc.h>
+#include <memory>
+#include <sstream>
+#include <string>
+#include <thread>
+
+#include <CLI/CLI.hpp>
+#include <absl/strings/str_cat.h>
+#include <google/protobuf/util/json_util.h>
+
+#include "workers/engine/job/evaluate_folder.h"
+#include "workers/engine/job/event_writer.h"
+#include "workers/engine/job/failure.h"
+#include "workers/engine/job/run_job.h"
+#include "workers/engine/job/version.h"
+
+namespace qaas {
+namespace {
+
+struct RunFlags {
+  std::string spec, job, model, calibration, evaluation, out, checkpoints;
+  int events_fd = -1;
+};
+
+/// A file's text; the largest spec anyone needs is far below the limit.
+absl::StatusOr<std::string> read_small_file(const std::string& path) {
+  constexpr uintmax_t kLimit = 4 << 20;
+  std::error_code error;
+  const uintmax_t size = std::filesystem::file_size(path, error);
+  if (error) return absl::InvalidArgumentError(absl::StrCat(path, ": ", error.message()));
+  if (size > kLimit) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(path, ": ", size, " bytes, expected at most ", kLimit));
+  }
+  std::ifstream file(path, std::ios::binary);
+  std::ostringstream text;
+  text << file.rdbuf();
+  return text.str();
+}
+
+template <class Message>
+absl::Status parse_json(const std::string& path, Message& message) {
+  const absl::StatusOr<std::string> text = read_small_file(path);
+  if (!text.ok()) return text.status();
+  const auto status = google::protobuf::util::JsonStringToMessage(*text, &message);
+  if (status.ok()) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(path, ": ", status.ToString()));
+}
+
+/// The job to run: as the service stored it, or made from a spec whose names may be left out (the
+/// folders say what is meant).
+absl::StatusOr<v1::Job> read_job(const RunFlags& flags) {
+  v1::Job job;
+  if (!flags.job.empty()) {
+    if (const absl::Status status = parse_json(flags.job, job); !status.ok()) return status;
+    return job;
+  }
+  v1::JobSpec& spec = *job.mutable_spec();
+  if (const absl::Status status = parse_json(flags.spec, spec); !status.ok()) return status;
+  const auto name_of = [](const std::string& path) {
+    return std::filesystem::path(path).lexically_normal().filename().string();
+  };
+  if (spec.model().empty()) spec.set_model("models/" + name_of(flags.model));
+  if (!flags.calibration.empty() && spec.calibration().dataset().empty()) {
+    spec.mutable_calibration()->set_dataset("datasets/" + name_of(flags.calibration));
+  }
+  if (spec.evaluation().dataset().empty()) {
+    spec.mutable_evaluation()->set_dataset("datasets/" + name_of(flags.evaluation));
+  }
+  return job;
+}
+
+int run(const RunFlags& flags, std::stop_token stop) {
+  EventWriter writer =
+      flags.events_fd >= 0 ? EventWriter::to_pipe(flags.events_fd) : EventWriter::to_person();
+  std::string position = "loading";
+  const EventSink sink = [&](const v1::EngineEvent& event) {
+    if (event.has_phase_started()) position = phase_name(event.phase_started().phase());
+    if (event.has_block_finished()) {
+      position = absl::StrCat("block ", event.block_finished().block() + 2);
+    }
+    writer.write(event);
+  };
+  absl::Status status;
+  try {
+    const absl::StatusOr<v1::Job> job = read_job(flags);
+    const std::string checkpoints =
+        flags.checkpoints.empty() ? flags.out + ".checkpoints" : flags.checkpoints;
+    status = job.ok() ? run_job(*job,
+                                {.model = flags.model,
+                                 .calibration = flags.calibration,
+                                 .evaluation = flags.evaluation,
+                                 .out = flags.out,
+                                 .checkpoints = checkpoints},
+                                sink, stop)
+                      : job.status();
+  } catch (const std::exception& error) {
+    status = status_of(error);
+  }
+  if (!status.ok()) {
+    v1::EngineEvent event;
+    *event.mutable_failure() = failure_of(status);
+    event.mutable_failure()->set_position(position);
+    writer.write(event);
+  }
+  return exit_code_of(status);
+}
+
+int evaluate(const EvaluateOptions& options, std::stop_token stop) {
+  absl::Status status;
+  try {
+    const absl::StatusOr<FolderScore> result = evaluate_folder(options, stop);
+    status = result.status();
+    if (result.ok()) std::cout << result->to_text();
+  } catch (const std::exception& error) {
+    status = status_of(error);
+  }
+  if (!status.ok()) std::cerr << "error: " << status.message() << "\n";
+  return exit_code_of(status);
+}
+
+/// SIGTERM and SIGINT become a stop request, delivered on a thread of its own.
+std::jthread watch_signals(std::stop_source stop) {
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGTERM);
+  sigaddset(&signals, SIGINT);
+  sigaddset(&signals, SIGUSR1);  // ends the watcher itself
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  return std::jthread([signals, stop]() mutable {
+    int signal = 0;
+    sigwait(&signals, &signal);
+    if (signal != SIGUSR1) stop.request_stop();
+  });
+}
+
+/// Large tensors come and go every step; without this each would be mapped and faulted in anew,
+/// which costs as much as the arithmetic.
+void keep_freed_memory() {
+  mallopt(M_MMAP_THRESHOLD, 32 << 20);
+  mallopt(M_TRIM_THRESHOLD, 1 << 30);
+  mallopt(M_TOP_PAD, 64 << 20);
+}
+
+}  // namespace
+}  // namespace qaas
+
+int main(int argc, char** argv) {
+  CLI::App app{
+      "Quantizes one model, or scores a model or artifact, without a service.\n"
+      "Exit status: 0 done; 1 internal error; 2 the job, its files or the command line cannot work;\n"
+      "3 out of memory or disk; 75 stopped by SIGTERM or SIGINT (run again to resume)."};
+  app.set_version_flag("--version", qaas::kEngineVersion);
+  app.require_subcommand(1);
+  int threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+  app.add_option("--threads", threads, "Threads for all arithmetic (default: all cores)")
+      ->check(CLI::Range(1, 1024));
+
+  qaas::RunFlags flags;
+  CLI::App* run = app.add_subcommand("run", "Run one job and write its artifact");
+  run->fallthrough();
+  auto* spec = run->add_option("--spec", flags.spec, "Job spec as proto JSON (qaas.v1.JobSpec)");
+  run->add_option("--job", flags.job, "Job as proto JSON (qaas.v1.Job), as the worker passes it")
+      ->excludes(spec);
+  run->add_option("--model", flags.model, "Model folder")->required();
+  run->add_option("--calibration", flags.calibration,
+                  "Dataset folder or file that training reads (.txt, .jsonl, .ids)");
+  run->add_option("--evaluation", flags.evaluation, "Dataset folder or file to evaluate on")
+      ->required();
+  run->add_option("--out", flags.out, "Folder for the artifact; created")->required();
+  run->add_option("--checkpoints", flags.checkpoints,
+                  "Folder to resume from and to write checkpoints to (default: OUT.checkpoints)");
+  run->add_option("--events-fd", flags.events_fd,
+                  "Write events to this descriptor as length-delimited qaas.v1.EngineEvent");
+
+  qaas::EvaluateOptions options;
+  CLI::App* eval = app.add_subcommand("eval", "Print the perplexity of a model or artifact folder");
+  eval->fallthrough();
+  eval->add_option("--model", options.model, "Model or artifact folder")->required();
+  eval->add_option("--evaluation", options.evaluation, "Dataset folder or file")->required();
+  eval->add_option("--original", options.original,
+                   "Original model folder: also print the KL divergence from it");
+  eval->add_option("--sequence-length", options.sequence_length,
+                   "Tokens per window (default: 2048, or the model's maximum where smaller)");
+  eval->add_option("--samples", options.samples, "Windows (default: all, at most 256)");
+  CLI11_PARSE(app, argc, argv);
+  if (run->parsed() && flags.spec.empty() && flags.job.empty()) {
+    std::cerr << "run: one of --spec and --job is required\n";
+    return qaas::kExitCaller;
+  }
+
+  qaas::keep_freed_memory();
+  std::stop_source stop;
+  std::jthread watcher = qaas::watch_signals(stop);
+  std::signal(SIGPIPE, SIG_IGN);
+  at::set_num_threads(threads);
+  const int code = run->parsed() ? qaas::run(flags, stop.get_token())
+                                 : qaas::evaluate(options, stop.get_token());
+  pthread_kill(watcher.native_handle(), SIGUSR1);
+  return code;
+}

@@ -1,0 +1,385 @@
+#include "workers/engine/job/recipe.h"
+
+#include <utility>
+
+#include <absl/strings/str_cat.h>
+#include <absl/strings/str_format.h>
+
+#include "storage/checkpoint/digest.h"
+#include "workers/engine/job/artifact.h"
+#include "workers/engine/job/stage_options.h"
+#include "workers/engine/job/version.h"
+#include "workers/engine/model/compute_type.h"
+#include "workers/engine/train/block_ap.h"
+#include "workers/engine/train/end_to_end.h"
+
+namespace qaas {
+namespace {
+
+// A training step costs about a forward pass (1) and a backward pass (2).
+constexpr double kTrainingPasses = 3;
+
+double evaluation_units(const JobInputs& inputs) {
+  // The head costs about as much as a block.
+  return static_cast<double>(inputs.evaluation.numel() *
+                             (inputs.model.config().num_hidden_layers + 1));
+}
+
+double calibration_units(const JobInputs& inputs) {
+  return inputs.calibration.defined() ? static_cast<double>(inputs.calibration.numel()) : 0.0;
+}
+
+/// Scorings: original, round-to-nearest, the artifact, and once between training stages.
+double total_units(const JobInputs& inputs) {
+  const v1::JobSpec& spec = inputs.job.spec();
+  const auto blocks = static_cast<double>(inputs.model.config().num_hidden_layers);
+  const double trained = spec.method() == v1::METHOD_EFFICIENT_QAT
+                             ? 2 + kTrainingPasses * (spec.block_ap().epochs() +
+                                                      spec.e2e_qp().epochs())
+                             : 0;
+  const double scorings = spec.method() == v1::METHOD_EFFICIENT_QAT ? 4 : 3;
+  return scorings * evaluation_units(inputs) + blocks * calibration_units(inputs) * trained;
+}
+
+v1::ModelScore to_proto(const LanguageModelScore& score) {
+  v1::ModelScore proto;
+  proto.set_loss(score.loss);
+  proto.set_perplexity(score.perplexity);
+  proto.set_kl_divergence(score.kl_divergence);
+  return proto;
+}
+
+}  // namespace
+
+Recipe::Recipe(const JobInputs& inputs, const RunFolders& folders, const EventSink& sink,
+               std::stop_token stop)
+    : inputs_(inputs),
+      spec_(inputs.job.spec()),
+      folders_(folders),
+      sink_(sink),
+      stop_(std::move(stop)),
+      compute_(training_compute_type()),
+      block_count_(inputs.model.config().num_hidden_layers),
+      score_units_(evaluation_units(inputs)),
+      block_units_(calibration_units(inputs)),
+      meter_(total_units(inputs)) {}
+
+absl::Status Recipe::run() {
+  // Same spec, model, data and engine: the same work. The host is told apart, not refused.
+  std::string work = absl::StrCat(kEngineVersion, "\n", inputs_.model_digest, "\n");
+  for (const auto& [name, digest] : inputs_.dataset_digests) absl::StrAppend(&work, digest, "\n");
+  absl::StrAppend(&work, spec_.SerializeAsString());
+  absl::StatusOr<std::string> fingerprint = sha256_text(work);
+  if (!fingerprint.ok()) return fingerprint.status();
+  checkpoints_.emplace(folders_.checkpoints,
+                       BlockCheckpoints::Identity{.fingerprint = *std::move(fingerprint),
+                                                  .host = host_description(compute_)});
+  ends_ = load_ends(inputs_.model.config(), source_tensors(inputs_.model));
+
+  if (const absl::Status status = score_baselines(); !status.ok()) return status;
+  const absl::StatusOr<bool> resumed = resume_end_to_end();
+  if (!resumed.ok()) return resumed.status();
+  if (!*resumed) {
+    if (const absl::Status status = quantize_blocks(); !status.ok()) return status;
+    if (const absl::Status status = train_scales(); !status.ok()) return status;
+  }
+  return write_and_evaluate();
+}
+
+absl::Status Recipe::score_baselines() {
+  start_phase(v1::PHASE_BASELINE);
+  const ModelConfig& config = inputs_.model.config();
+  const TensorSource tensor = source_tensors(inputs_.model);
+  const RopeTable rope = make_rope_table(config, inputs_.evaluation.size(1));
+  absl::StatusOr<ScoredModel> original = score_model(
+      ends_, block_count_, [&](int64_t index) { return load_block(config, tensor, index); },
+      inputs_.evaluation, rope, ends_, nullptr, score_progress(), stop_);
+  if (!original.ok()) return original.status();
+  original_ = *std::move(original);
+  meter_.add(score_units_);
+
+  const BlockSource rounded = [&](int64_t index) -> absl::StatusOr<DecoderBlock> {
+    absl::StatusOr<DecoderBlock> block = load_block(config, tensor, index);
+    if (!block.ok()) return block.status();
+    prepare_block(*block, grids_of_block(spec_, index));
+    return make_packed_block(config, tensor, index, convert_block(*block));
+  };
+  const absl::StatusOr<ScoredModel> nearest =
+      score_model(ends_, block_count_, rounded, inputs_.evaluation, rope, ends_, &*original_,
+                  score_progress(), stop_);
+  if (!nearest.ok()) return nearest.status();
+  meter_.add(score_units_);
+
+  evaluation_.set_dataset(spec_.evaluation().dataset());
+  evaluation_.set_windows(inputs_.evaluation.size(0));
+  evaluation_.set_sequence_length(static_cast<int32_t>(inputs_.evaluation.size(1)));
+  evaluation_.set_scored_tokens(inputs_.evaluation.size(0) * (inputs_.evaluation.size(1) - 1));
+  evaluation_.set_same_source(spec_.has_calibration() &&
+                              spec_.calibration().dataset() == spec_.evaluation().dataset());
+  evaluation_.set_original_bytes(inputs_.model.weight_bytes());
+  *evaluation_.mutable_original() = to_proto(original_->score);
+  *evaluation_.mutable_round_to_nearest() = to_proto(nearest->score);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<bool> Recipe::resume_end_to_end() {
+  if (spec_.method() != v1::METHOD_EFFICIENT_QAT || spec_.e2e_qp().epochs() == 0) return false;
+  std::vector<QuantizedBlock> blocks;
+  for (int64_t i = 0; i < block_count_; ++i) {
+    auto loaded = checkpoints_->load(BlockCheckpoints::Stage::kEndToEnd, i);
+    if (!loaded.ok()) {
+      warn(absl::StrCat(loaded.status().message(), "; training again"));
+      return false;
+    }
+    if (!loaded->has_value()) return false;
+    blocks.push_back(std::move((*loaded)->block));
+  }
+  blocks_ = std::move(blocks);
+  meter_.skip(static_cast<double>(block_count_) * block_units_ *
+                  (2 + kTrainingPasses * (spec_.block_ap().epochs() + spec_.e2e_qp().epochs())) +
+              score_units_);
+  return true;
+}
+
+absl::Status Recipe::quantize_blocks() {
+  start_phase(v1::PHASE_BLOCK_TRAINING);
+  const bool trains = spec_.method() == v1::METHOD_EFFICIENT_QAT && spec_.block_ap().epochs() > 0;
+  const ModelConfig& config = inputs_.model.config();
+  const TensorSource tensor = source_tensors(inputs_.model);
+  torch::Tensor full_stream, quantized_stream;  // [windows, seq, dim] float32
+  RopeTable rope;
+  if (trains) {
+    rope = make_rope_table(config, inputs_.calibration.size(1));
+    full_stream = embed(ends_, inputs_.calibration);
+    quantized_stream = full_stream;
+  }
+  bool warned = false;
+  for (int64_t i = 0; i < block_count_; ++i) {
+    if (stop_.stop_requested()) return absl::CancelledError("block training was stopped");
+    // 1. Target: the full-precision block on the full-precision stream.
+    torch::Tensor target;
+    if (trains) {
+      absl::StatusOr<DecoderBlock> dense = load_block(config, tensor, i);
+      if (!dense.ok()) return dense.status();
+      target = run_block(*dense, full_stream, rope, compute_);
+      meter_.add(block_units_);
+    }
+    // 2. The block as an earlier attempt left it, or quantized now.
+    auto loaded = checkpoints_->load(BlockCheckpoints::Stage::kBlockTraining, i);
+    if (!loaded.ok()) warn(absl::StrCat(loaded.status().message(), "; training the block again"));
+    if (loaded.ok() && loaded->has_value()) {
+      if ((*loaded)->other_host && !std::exchange(warned, true)) {
+        warn("resuming from a machine with other threads or compute type: the artifact will not "
+             "be the one an uninterrupted run gives, byte for byte");
+      }
+      blocks_.push_back(std::move((*loaded)->block));
+      meter_.skip(block_units_ * kTrainingPasses * spec_.block_ap().epochs());
+    } else {
+      absl::StatusOr<QuantizedBlock> block = quantize_block(i, quantized_stream, target);
+      if (!block.ok()) return block.status();
+      blocks_.push_back(*std::move(block));
+      const absl::Status saved = save_checkpoint(BlockCheckpoints::Stage::kBlockTraining, i);
+      if (!saved.ok()) return saved;
+    }
+    // 3. Advance both streams.
+    if (trains && i + 1 < block_count_) {
+      DecoderBlock packed = make_packed_block(config, tensor, i, blocks_.back());
+      quantized_stream = run_block(packed, quantized_stream, rope, compute_);
+      full_stream = target;
+    }
+    meter_.add(block_units_);
+  }
+  if (trains && !block_report_.losses.empty()) return record_stage("block_ap", block_report_);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<QuantizedBlock> Recipe::quantize_block(int64_t index, const torch::Tensor& inputs,
+                                                      const torch::Tensor& targets) {
+  const ModelConfig& config = inputs_.model.config();
+  absl::StatusOr<DecoderBlock> block = load_block(config, source_tensors(inputs_.model), index);
+  if (!block.ok()) return block.status();
+  prepare_block(*block, grids_of_block(spec_, index));
+  if (!inputs.defined()) return convert_block(*block);
+
+  const RopeTable rope = make_rope_table(config, inputs.size(1));
+  int64_t tokens = 0;
+  const auto start = std::chrono::steady_clock::now();
+  const auto rate = [&] {
+    return static_cast<double>(tokens) /
+           std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  };
+  const StepSink on_step = [&](const TrainingStep& step) {
+    tokens += step.tokens;
+    meter_.add(kTrainingPasses * static_cast<double>(step.tokens));
+    v1::Progress progress;
+    progress.set_block(static_cast<int32_t>(index));
+    progress.set_block_count(static_cast<int32_t>(block_count_));
+    progress.set_step(step.step);
+    progress.set_step_count(step.step_count);
+    progress.set_loss(step.loss);
+    progress.set_tokens_per_second(rate());
+    report(std::move(progress));
+  };
+  const absl::StatusOr<TrainingReport> trained = block_ap(
+      *block, inputs, targets, rope, block_ap_options(spec_, compute_), on_step, stop_);
+  if (!trained.ok()) return trained.status();
+  block_report_.losses.insert(block_report_.losses.end(), trained->losses.begin(),
+                              trained->losses.end());
+  block_report_.seconds += trained->seconds;
+  block_report_.tokens += trained->tokens;
+
+  v1::EngineEvent event;
+  v1::BlockFinished& finished = *event.mutable_block_finished();
+  finished.set_block(static_cast<int32_t>(index));
+  finished.set_block_count(static_cast<int32_t>(block_count_));
+  finished.set_initial_loss(trained->initial_loss());
+  finished.set_final_loss(trained->final_loss());
+  finished.set_seconds(trained->seconds);
+  finished.set_tokens_per_second(trained->tokens_per_second());
+  sink_(event);
+  return convert_block(*block);
+}
+
+absl::Status Recipe::train_scales() {
+  if (spec_.method() != v1::METHOD_EFFICIENT_QAT || spec_.e2e_qp().epochs() == 0) {
+    return absl::OkStatus();
+  }
+  start_phase(v1::PHASE_END_TO_END_TRAINING);
+  const ModelConfig& config = inputs_.model.config();
+  std::vector<DecoderBlock> blocks;
+  for (int64_t i = 0; i < block_count_; ++i) {
+    blocks.push_back(make_packed_block(config, source_tensors(inputs_.model), i, blocks_[size_t(i)]));
+  }
+  int64_t tokens = 0;
+  const auto start = std::chrono::steady_clock::now();
+  const StepSink on_step = [&](const TrainingStep& step) {
+    tokens += step.tokens;
+    meter_.add(kTrainingPasses * static_cast<double>(block_count_ * step.tokens));
+    v1::Progress progress;
+    progress.set_step(step.step);
+    progress.set_step_count(step.step_count);
+    progress.set_loss(step.loss);
+    progress.set_tokens_per_second(
+        static_cast<double>(tokens) /
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+    report(std::move(progress));
+  };
+  const absl::StatusOr<TrainingReport> trained = train_end_to_end(
+      ends_, blocks, inputs_.calibration, make_rope_table(config, inputs_.calibration.size(1)),
+      end_to_end_options(spec_, compute_), on_step, stop_);
+  if (!trained.ok()) return trained.status();
+  for (int64_t i = 0; i < block_count_; ++i) {
+    blocks_[size_t(i)] = repack_block(blocks[size_t(i)]);
+    const absl::Status saved = save_checkpoint(BlockCheckpoints::Stage::kEndToEnd, i);
+    if (!saved.ok()) return saved;
+  }
+  // Scored as part of the artifact: see write_and_evaluate.
+  v1::StageScore& stage = *evaluation_.add_stages();
+  stage.set_stage("e2e_qp");
+  stage.set_seconds(trained->seconds);
+  stage.set_tokens_per_second(trained->tokens_per_second());
+  return absl::OkStatus();
+}
+
+absl::Status Recipe::write_and_evaluate() {
+  // 1. Write.
+  start_phase(v1::PHASE_EXPORTING);
+  absl::StatusOr<ArtifactWriter> writer = write_artifact(inputs_, blocks_, folders_.out);
+  if (!writer.ok()) return writer.status();
+  // 2. Read back and score what is on disk.
+  start_phase(v1::PHASE_EVALUATING);
+  const absl::StatusOr<LoadedArtifact> artifact = load_artifact(folders_.out);
+  if (!artifact.ok()) return artifact.status();
+  const absl::StatusOr<ScoredModel> scored = score_model(
+      artifact->ends, block_count_,
+      [&](int64_t index) { return load_artifact_block(artifact->reader, index); },
+      inputs_.evaluation, make_rope_table(inputs_.model.config(), inputs_.evaluation.size(1)),
+      ends_, &*original_, score_progress(), stop_);
+  if (!scored.ok()) return scored.status();
+  meter_.add(score_units_);
+  *evaluation_.mutable_quantized() = to_proto(scored->score);
+  evaluation_.set_measured_error(scored->score.loss - original_->score.loss);
+  evaluation_.set_artifact_bytes(artifact->reader.weight_bytes());
+  for (v1::StageScore& stage : *evaluation_.mutable_stages()) {
+    if (!stage.has_score()) *stage.mutable_score() = evaluation_.quantized();
+  }
+  // 3. Manifest, and tell.
+  if (const absl::Status status = inputs_.model.check_unchanged(); !status.ok()) return status;
+  absl::StatusOr<std::vector<std::string>> files =
+      write_manifest(*writer, inputs_, evaluation_, host_description(compute_), folders_.out);
+  if (!files.ok()) return files.status();
+  v1::EngineEvent event;
+  *event.mutable_evaluation() = evaluation_;
+  sink_(event);
+  event.Clear();
+  for (const std::string& file : *files) event.mutable_artifact_written()->add_files(file);
+  sink_(event);
+  return absl::OkStatus();
+}
+
+absl::Status Recipe::record_stage(const std::string& name, const TrainingReport& report) {
+  const ModelConfig& config = inputs_.model.config();
+  const absl::StatusOr<ScoredModel> scored = score_model(
+      ends_, block_count_,
+      [&](int64_t index) -> absl::StatusOr<DecoderBlock> {
+        return make_packed_block(config, source_tensors(inputs_.model), index,
+                                 blocks_[size_t(index)]);
+      },
+      inputs_.evaluation, make_rope_table(config, inputs_.evaluation.size(1)), ends_, &*original_,
+      score_progress(), stop_);
+  if (!scored.ok()) return scored.status();
+  meter_.add(score_units_);
+  v1::StageScore& stage = *evaluation_.add_stages();
+  stage.set_stage(name);
+  *stage.mutable_score() = to_proto(scored->score);
+  stage.set_seconds(report.seconds);
+  stage.set_tokens_per_second(report.tokens_per_second());
+  return absl::OkStatus();
+}
+
+absl::Status Recipe::save_checkpoint(BlockCheckpoints::Stage stage, int64_t index) {
+  absl::StatusOr<std::string> file = checkpoints_->save(stage, index, blocks_[size_t(index)]);
+  if (!file.ok()) return file.status();
+  v1::EngineEvent event;
+  event.mutable_checkpoint_written()->set_file(*std::move(file));
+  event.mutable_checkpoint_written()->set_description(absl::StrFormat(
+      "%s, block %d of %d",
+      stage == BlockCheckpoints::Stage::kBlockTraining ? "block training" : "end-to-end training",
+      index + 1, block_count_));
+  sink_(event);
+  return absl::OkStatus();
+}
+
+void Recipe::start_phase(v1::Phase phase) {
+  phase_ = phase;
+  v1::EngineEvent event;
+  event.mutable_phase_started()->set_phase(phase);
+  sink_(event);
+}
+
+void Recipe::warn(const std::string& message) {
+  v1::EngineEvent event;
+  event.mutable_warning()->set_message(message);
+  sink_(event);
+}
+
+void Recipe::report(v1::Progress progress) {
+  if (!meter_.due()) return;
+  progress.set_phase(phase_);
+  progress.set_fraction(meter_.fraction());
+  progress.set_remaining_seconds(meter_.remaining_seconds());
+  v1::EngineEvent event;
+  *event.mutable_progress() = std::move(progress);
+  sink_(event);
+}
+
+ScoreProgress Recipe::score_progress() {
+  return [this](double fraction) {
+    v1::Progress progress;
+    progress.set_step(static_cast<int64_t>(fraction * static_cast<double>(block_count_ + 1)));
+    progress.set_step_count(block_count_ + 1);
+    report(std::move(progress));
+  };
+}
+
+}  // namespace qaas

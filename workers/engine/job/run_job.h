@@ -1,0 +1,35 @@
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <stop_token>
+
+#include <absl/status/status.h>
+
+#include "qaas/v1/event.pb.h"
+#include "qaas/v1/job.pb.h"
+
+namespace qaas {
+
+/// What a run reads and writes.
+struct RunFolders {
+  std::filesystem::path model;
+  std::filesystem::path calibration;  ///< dataset folder or file; unused by round-to-nearest
+  std::filesystem::path evaluation;
+  std::filesystem::path out;          ///< created; receives the artifact
+  std::filesystem::path checkpoints;  ///< created; read first, so that a run resumes
+};
+
+/// Receives what the run tells, in order, on the calling thread.
+using EventSink = std::function<void(const v1::EngineEvent&)>;
+
+/// Runs one job from spec to evaluated artifact: the method's recipe of stages. `job.spec` is
+/// completed with defaults; a non-empty job.model_digest must be the digest of the model folder.
+/// Where `checkpoints` holds finished blocks of the same work they are taken instead of trained.
+/// kInvalidArgument: the job or its files cannot work (never retried). kCancelled: `stop` was
+/// requested; everything finished so far is in `checkpoints`. kResourceExhausted: disk full.
+/// kInternal: training diverged. LibTorch's exceptions pass through.
+absl::Status run_job(const v1::Job& job, const RunFolders& folders, const EventSink& sink,
+                     std::stop_token stop);
+
+}  // namespace qaas

@@ -1,0 +1,20 @@
+#pragma once
+
+#include <string>
+
+#include "qaas/v1/job_spec.pb.h"
+#include "workers/engine/quant/quantized_block.h"
+#include "workers/engine/train/block_ap.h"
+#include "workers/engine/train/end_to_end.h"
+
+namespace qaas {
+
+/// The stages' options from a spec with defaults filled in: the one place where the API's words
+/// become the engine's.
+BlockApOptions block_ap_options(const v1::JobSpec& spec, torch::ScalarType compute);
+EndToEndOptions end_to_end_options(const v1::JobSpec& spec, torch::ScalarType compute);
+
+/// Grids of the projections of block `index`.
+GridOf grids_of_block(const v1::JobSpec& spec, int64_t index);
+
+}  // namespace qaas

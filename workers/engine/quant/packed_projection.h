@@ -1,0 +1,32 @@
+#pragma once
+
+#include "workers/engine/model/projection.h"
+#include "workers/engine/quant/quantized_weight.h"
+
+namespace qaas {
+
+/// A projection whose codes are fixed: packed words, zero points and trainable scales. The dense
+/// weight exists only during a product.
+class PackedProjection : public Projection {
+ public:
+  explicit PackedProjection(QuantizedWeight weight);
+
+  torch::Tensor forward(const torch::Tensor& x) override;
+  int64_t output_size() const override { return weight_.rows; }
+  torch::Tensor effective_weight() override;
+
+  /// Master scales, float32 [out, groups]; set requires_grad to train them (E2E-QP). They are used
+  /// as effective_scale() rounds them.
+  const torch::Tensor& scale() const { return scale_; }
+
+  /// The weight with the scales as they are now.
+  QuantizedWeight to_quantized_weight() const;
+
+ private:
+  QuantizedWeight weight_;   // scales: as given; the live ones are scale_
+  torch::Tensor packed_;     // [out, words] int32
+  torch::Tensor zero_;       // [out, groups] float32
+  torch::Tensor scale_;      // [out, groups] float32
+};
+
+}  // namespace qaas
