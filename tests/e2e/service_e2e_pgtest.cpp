@@ -54,11 +54,12 @@ class ServiceTest : public PostgresTest {
     store_ = std::make_unique<JobStore>(database(), JobStoreOptions{});
     const fs::path demo = setting("QAAS_SOURCE_DIR") + "/tests/data/demo";
     fs::create_directories(folder() / "models");
+    fs::create_directories(folder() / "datasets");
     fs::copy(demo / "models" / "kjv-sotu-4m", folder() / "models" / "demo");
     for (const std::string& text :
          {std::string("sotu-calibration"), std::string("sotu-evaluation")}) {
-      fs::create_directories(folder() / "datasets" / text);
-      fs::copy(demo / "datasets" / (text + ".txt"), folder() / "datasets" / text / "text.txt");
+      fs::copy(demo / "datasets" / text, folder() / "datasets" / text,
+               fs::copy_options::recursive);
     }
     auto arguments = shared(program("qaas-server"));
     arguments.insert(arguments.begin() + 1, "serve");

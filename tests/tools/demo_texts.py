@@ -154,9 +154,10 @@ def prepare_texts(work, datasets):
             texts = [d.text for d in documents if d.source == source and part_of(d) == part]
             name = ("moby-dick" if source == "moby" else source) + "-" + part
             text = "\n".join(texts)
-            (datasets / f"{name}.txt").write_text(text, encoding="utf-8")
+            (datasets / name).mkdir(parents=True, exist_ok=True)
+            (datasets / name / "text.txt").write_text(text, encoding="utf-8")
             sizes[name] = len(text)
-            print(f"{name + '.txt':26} {len(texts):3} documents, {len(text):7} characters, "
+            print(f"{name:22} {len(texts):3} documents, {len(text):7} characters, "
                   f"{100 * shared_passages(text, training_text):.2f} % of its runs of 12 words "
                   f"also in the training text", flush=True)
     print(f"training text: {len(training)} documents, {len(training_text)} characters")

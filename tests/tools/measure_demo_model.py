@@ -58,7 +58,7 @@ def parse_arguments():
     parser.add_argument("--groups", type=int, nargs="*", default=[64, 128])
     parser.add_argument("--windows", type=int, help="windows of each text; all when not given")
     parser.add_argument("texts", type=Path, nargs="*",
-                        default=sorted((DEMO / "datasets").glob("*-evaluation.txt")))
+                        default=sorted((DEMO / "datasets").glob("*-evaluation/text.txt")))
     return parser.parse_args()
 
 
@@ -67,7 +67,7 @@ def main():
     torch.set_num_threads(1)
     shape, weights = read_folder(arguments.model)
     tokenizer = Tokenizer.from_json(arguments.model / "tokenizer.json")
-    texts = {path.stem: [tokenizer.begin, *tokenizer.encode(path.read_text("utf-8"))]
+    texts = {path.parent.name: [tokenizer.begin, *tokenizer.encode(path.read_text("utf-8"))]
              for path in arguments.texts}
     count = arguments.windows or max(len(ids) // shape.length for ids in texts.values())
     print(f"{arguments.model.name}: {shape.parameter_count()} parameters; "

@@ -185,7 +185,7 @@ def main():
     tokenizer = make_tokenizer(arguments.work, texts, arguments.vocab)
     stream = token_stream(tokenizer, texts)
     # Progress is measured on calibration text: evaluation text stays unseen.
-    held_out = {name: tokenizer.encode((arguments.datasets / f"{name}.txt").read_text("utf-8"))
+    held_out = {name: tokenizer.encode((arguments.datasets / name / "text.txt").read_text("utf-8"))
                 for name in ("kjv-calibration", "sotu-calibration")}
     seen = arguments.steps * arguments.batch * arguments.length / len(stream)
     print(f"{shape.parameter_count()} parameters, {len(stream)} training tokens, "

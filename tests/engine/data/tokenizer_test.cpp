@@ -67,7 +67,7 @@ TEST(LoadTokenizer, EncodesTheSameFromSeveralThreads) {
   QAAS_ASSERT_OK_AND_ASSIGN(const auto tokenizer,
                             load_tokenizer(source_folder() / "tests/data/demo/models/kjv-sotu-4m"));
   const std::string text =
-      testing::read_file(source_folder() / "tests/data/demo/datasets/sotu-evaluation.txt")
+      testing::read_file(source_folder() / "tests/data/demo/datasets/sotu-evaluation/text.txt")
           .substr(0, 20'000);
   QAAS_ASSERT_OK_AND_ASSIGN(const auto expected, tokenizer->encode(text, Special::kAdd));
   std::vector<int> same(4, 0);

@@ -200,7 +200,7 @@ TEST_F(ArtifactWriterTest, WriterRefusesATrainedNormThatIsNotFinite) {
   ArtifactWriter w = writer({2, 64, false});
   EXPECT_THAT(
       w.add_floats("model.norm.weight", std::vector<float>(128, std::nanf(""))),
-      StatusIs(kInvalid, AllOf(HasSubstr("model.norm.weight"), HasSubstr("not finite as BF16"))));
+      StatusIs(kInvalid, AllOf(HasSubstr("model.norm.weight"), HasSubstr("not finite as F16"))));
 }
 
 TEST_F(ArtifactWriterTest, MixedQueryAndKeyAreRefusedOnlyForVllm) {

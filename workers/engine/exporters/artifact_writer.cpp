@@ -105,14 +105,14 @@ absl::Status ArtifactWriter::add_floats(const std::string& name, std::span<const
     return absl::InvalidArgumentError(
         absl::StrCat("tensor '", name, "': ", values.size(), " values, the model has ", expected));
   }
-  auto bytes = encode_floats(values, view.dtype);
+  auto bytes = encode_floats(values, Dtype::kF16);
   if (!bytes) {
-    return absl::InvalidArgumentError(absl::StrCat("tensor '", name, "': a value is not finite as ",
-                                                   dtype_name(view.dtype), ", the source's type"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("tensor '", name, "': a value is not finite as F16, the artifact's type"));
   }
   owned_.push_back(*std::move(bytes));
   tensors_.push_back(
-      {.name = name, .dtype = view.dtype, .shape = view.shape, .bytes = owned_.back()});
+      {.name = name, .dtype = Dtype::kF16, .shape = view.shape, .bytes = owned_.back()});
   return absl::OkStatus();
 }
 

@@ -60,8 +60,8 @@ class ArtifactWriter {
   /// The source's tensor, unchanged: embeddings, head, norms or projections that were not trained.
   absl::Status add_source_tensor(const std::string& name);
 
-  /// A trained tensor that stays in floating point (a norm), rounded to the type it has in the
-  /// source. kInvalidArgument, naming it: not a tensor of the model, given before, another number
+  /// A trained tensor that stays in floating point (a norm), rounded to F16, the type of
+  /// the artifact. kInvalidArgument, naming it: not a tensor of the model, given before, another number
   /// of values, or a value that is not finite in that type.
   absl::Status add_floats(const std::string& name, std::span<const float> values);
 

@@ -36,5 +36,5 @@ if [ -f "$shared/tokenizer.json" ]; then
 else
   echo "left out: $shared is absent"
 fi
-exec node "$here/parity.mjs" "$program" "$folder" "$demo/datasets/sotu-evaluation.txt" \
+exec node "$here/parity.mjs" "$program" "$folder" "$demo/datasets/sotu-evaluation/text.txt" \
   "$demo/models/kjv-sotu-4m" "$@"
