@@ -24,12 +24,13 @@ packages=(
   libcli11-dev nlohmann-json3-dev libssl-dev               # flags, JSON, SHA-256
   libtorch-dev                                             # tensors
   libopenblas0-pthread                                     # without it LibTorch runs on reference BLAS, ten times slower
-  libsentencepiece-dev libpcre2-dev libicu-dev             # tokenizers
+  libpcre2-dev libicu-dev                                  # tokenizers
   jq                                                       # the quickstart's table
 )
 test_packages=(
   libgtest-dev libgmock-dev libbenchmark-dev
   clang-format clang-tidy
+  libsentencepiece-dev  # a foreign judge of tokenizers
   python3 python3-numpy # independent readers of artifacts
   git             # lint what changed
   nodejs npm      # foreign judges from npm; buf
