@@ -23,11 +23,6 @@ nlohmann::ordered_json to_json(const google::protobuf::Message& message) {
   return nlohmann::ordered_json::parse(text);
 }
 
-std::string device_description() {
-  if (torch::cuda::is_available()) return "cuda";
-  return kernels::instruction_set_name(kernels::best_instruction_set());
-}
-
 bool targets_vllm(const v1::JobSpec& spec) {
   const auto& runtimes = spec.target_runtimes();
   return std::find(runtimes.begin(), runtimes.end(), v1::TARGET_RUNTIME_VLLM) != runtimes.end();
@@ -64,7 +59,8 @@ std::string host_description(torch::ScalarType compute) {
   nlohmann::ordered_json host;
   host["threads"] = at::get_num_threads();
   host["compute_type"] = compute == torch::kBFloat16 ? "bfloat16" : "float32";
-  host["instruction_set"] = device_description();
+  host["instruction_set"] =
+      kernels::instruction_set_name(kernels::best_instruction_set());
   host["libtorch"] = TORCH_VERSION;
   return host.dump();
 }

@@ -7,7 +7,6 @@
 namespace qaas {
 
 torch::ScalarType training_compute_type() {
-  if (torch::cuda::is_available()) return torch::kBFloat16;
 #if defined(__x86_64__)
   unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
   // Leaf 7, sub-leaf 1: EAX bit 5 is AVX512-BF16; sub-leaf 0: EDX bit 22 is AMX-BF16.
