@@ -1,2 +1,1 @@
-// Gives the precompiled header a target to be compiled in; no code of its own.
-#include "torch_precompiled.h"
+// Gives the precompiled header a target to be compiled in; it is included by command line.
