@@ -79,8 +79,8 @@ struct SwigluFunction : torch::autograd::Function<SwigluFunction> {
     torch::Tensor grad_gate = torch::empty_like(gate), grad_up = torch::empty_like(up);
     with_element_type(gate.scalar_type(), [&]<class T>(T) {
       kernels::swiglu_backward<T>(gate.size(0), gate.size(1), gate.size(1), data<T>(gate),
-                                  data<T>(up), data<T>(grad), data<T>(grad_gate),
-                                  data<T>(grad_up), threads());
+                                  data<T>(up), data<T>(grad), data<T>(grad_gate), data<T>(grad_up),
+                                  threads());
     });
     return {grad_gate, grad_up};
   }
@@ -102,8 +102,8 @@ struct HeadLayout {
   /// [batch * seq, heads * dim] → [batch * heads, seq, dim], rotated on the way.
   torch::Tensor rotated_heads(const torch::Tensor& x, const torch::Tensor& cosine,
                               const torch::Tensor& sine) const {
-    torch::Tensor out = torch::empty(
-        {shape.sequences * shape.heads, shape.positions, shape.head_dim}, x.options());
+    torch::Tensor out =
+        torch::empty({shape.sequences * shape.heads, shape.positions, shape.head_dim}, x.options());
     with_element_type(x.scalar_type(), [&]<class T>(T) {
       kernels::rotate_heads<T>(shape, data<float>(cosine), data<float>(sine),
                                kernels::Rotation::kForward, data<T>(x), by_token(), data<T>(out),
@@ -118,8 +118,8 @@ struct HeadLayout {
         {shape.sequences * shape.positions, shape.heads * shape.head_dim}, grad.options());
     with_element_type(grad.scalar_type(), [&]<class T>(T) {
       kernels::rotate_heads<T>(shape, data<float>(cosine), data<float>(sine),
-                               kernels::Rotation::kBackward, data<T>(grad), by_head(),
-                               data<T>(out), by_token(), threads());
+                               kernels::Rotation::kBackward, data<T>(grad), by_head(), data<T>(out),
+                               by_token(), threads());
     });
     return out;
   }
@@ -175,7 +175,8 @@ struct AttentionFunction : torch::autograd::Function<AttentionFunction> {
     const int64_t rows = heads / kv_heads * seq;
     const HeadLayout query{{batch, seq, heads, dim}}, key{{batch, seq, kv_heads, dim}};
 
-    const torch::Tensor grad = query.heads(grads[0]).view({batch * kv_heads, rows, dim});
+    // Of one sequence heads() is a strided view, which only reshape can cut anew.
+    const torch::Tensor grad = query.heads(grads[0]).reshape({batch * kv_heads, rows, dim});
     const torch::Tensor grad_values = torch::bmm(probabilities.transpose(1, 2), grad);
     torch::Tensor grad_scores =
         torch::bmm(grad, values.transpose(1, 2));  // [batch * kv_heads, rows, seq]
@@ -224,8 +225,8 @@ double cross_entropy_(torch::Tensor& logits, const torch::Tensor& targets, doubl
   torch::Tensor losses = torch::empty({logits.size(0)}, torch::kFloat32);
   with_element_type(logits.scalar_type(), [&]<class T>(T) {
     kernels::cross_entropy<T>(logits.size(0), logits.size(1), data<T>(logits),
-                              data<int64_t>(labels), static_cast<float>(scale),
-                              data<float>(losses), data<T>(logits), threads());
+                              data<int64_t>(labels), static_cast<float>(scale), data<float>(losses),
+                              data<T>(logits), threads());
   });
   return losses.sum(torch::kFloat64).item<double>();
 }

@@ -37,10 +37,10 @@ struct FusedFakeQuantize : torch::autograd::Function<FusedFakeQuantize> {
                                const torch::Tensor& scale, const torch::Tensor& zero_point,
                                int64_t bits, int64_t group_size, bool symmetric,
                                torch::ScalarType compute) {
-    torch::Tensor used_scale = torch::empty_like(scale);       // [rows, groups]
-    torch::Tensor used_zero = torch::empty_like(zero_point);   // [rows, groups]
-    kernels::effective_qparams(scale.data_ptr<float>(), zero_point.data_ptr<float>(),
-                               scale.numel(), static_cast<int>(bits), used_scale.data_ptr<float>(),
+    torch::Tensor used_scale = torch::empty_like(scale);      // [rows, groups]
+    torch::Tensor used_zero = torch::empty_like(zero_point);  // [rows, groups]
+    kernels::effective_qparams(scale.data_ptr<float>(), zero_point.data_ptr<float>(), scale.numel(),
+                               static_cast<int>(bits), used_scale.data_ptr<float>(),
                                used_zero.data_ptr<float>());
     torch::Tensor weight_hat = torch::empty_like(weight, weight.options().dtype(compute));
     const auto shape = grouped(weight, group_size, bits);
@@ -107,7 +107,7 @@ Qparams min_max_qparams(const torch::Tensor& weight, const AffineGrid& grid) {
   }
   const torch::Tensor scale =
       ((high - low) / static_cast<double>(grid.max_code())).clamp(kMinScale, kMaxScale);
-  return {scale, torch::round(-low / scale)};
+  return {scale, torch::round(-low / scale).clamp(0, static_cast<double>(grid.max_code()))};
 }
 
 torch::Tensor effective_scale(const torch::Tensor& scale) {
@@ -125,11 +125,10 @@ torch::Tensor fake_quantize_reference(const torch::Tensor& weight, const Qparams
   const torch::Tensor groups = weight.reshape({weight.size(0), -1, grid.group_size});
   const torch::Tensor scale = effective_scale(qparams.scale).unsqueeze(-1);  // [rows, groups, 1]
   const torch::Tensor zero =
-      effective_zero_point(qparams.zero_point, grid.bits).unsqueeze(-1);     // [rows, groups, 1]
+      effective_zero_point(qparams.zero_point, grid.bits).unsqueeze(-1);  // [rows, groups, 1]
   const torch::Tensor steps = groups / scale;
-  const torch::Tensor code =
-      (straight_through(steps, torch::round(steps.detach())) + zero)
-          .clamp(0, static_cast<double>(grid.max_code()));
+  const torch::Tensor code = (straight_through(steps, torch::round(steps.detach())) + zero)
+                                 .clamp(0, static_cast<double>(grid.max_code()));
   return ((code - zero) * scale).view(weight.sizes());
 }
 
