@@ -1,6 +1,7 @@
 #include "workers/engine/eval/language_model_score.h"
 
 #include <cmath>
+#include <optional>
 
 #include "workers/engine/model/language_head.h"
 #include "workers/engine/train/block_ap.h"
@@ -10,8 +11,8 @@ namespace qaas {
 absl::StatusOr<ScoredModel> score_model(const ModelEnds& ends, int64_t block_count,
                                         const BlockSource& source, const torch::Tensor& ids,
                                         const RopeTable& rope, const ModelEnds& reference_ends,
-                                        const ScoredModel* reference,
-                                        const ScoreProgress& progress, std::stop_token stop) {
+                                        const ScoredModel* reference, const ScoreProgress& progress,
+                                        std::stop_token stop) {
   const torch::NoGradGuard no_grad;
   const int64_t windows = ids.size(0), seq = ids.size(1);
   torch::Tensor stream = embed(ends, ids);  // [windows, seq, dim]
@@ -24,9 +25,11 @@ absl::StatusOr<ScoredModel> score_model(const ModelEnds& ends, int64_t block_cou
   }
   ScoredModel result;
   result.hidden = final_hidden(ends, stream.view({windows * seq, -1})).view(stream.sizes());
+  stream.reset();
 
   const LanguageHead head(ends, torch::kFloat32);
-  const LanguageHead reference_head(reference_ends, torch::kFloat32);
+  std::optional<LanguageHead> reference_head;  // a float32 copy of its own: only where needed
+  if (reference != nullptr) reference_head.emplace(reference_ends, torch::kFloat32);
   double loss_sum = 0, divergence_sum = 0;
   for (int64_t w = 0; w < windows; ++w) {
     if (stop.stop_requested()) return absl::CancelledError("scoring was stopped");
@@ -39,9 +42,8 @@ absl::StatusOr<ScoredModel> score_model(const ModelEnds& ends, int64_t block_cou
           if (reference == nullptr) return;
           // Same rows of the reference: chunks of one window are cut alike.
           const torch::Tensor hidden = reference->hidden[w].narrow(0, first, rows);
-          reference_head.for_each_chunk(hidden, [&](int64_t, const torch::Tensor& log_q) {
-            divergence_sum +=
-                (log_q.exp() * (log_q - log_p)).sum(torch::kFloat64).item<double>();
+          reference_head->for_each_chunk(hidden, [&](int64_t, const torch::Tensor& log_q) {
+            divergence_sum += (log_q.exp() * (log_q - log_p)).sum(torch::kFloat64).item<double>();
           });
         });
   }

@@ -38,7 +38,7 @@ struct ScoredModel {
 absl::StatusOr<ScoredModel> score_model(const ModelEnds& ends, int64_t block_count,
                                         const BlockSource& source, const torch::Tensor& ids,
                                         const RopeTable& rope, const ModelEnds& reference_ends,
-                                        const ScoredModel* reference,
-                                        const ScoreProgress& progress, std::stop_token stop);
+                                        const ScoredModel* reference, const ScoreProgress& progress,
+                                        std::stop_token stop);
 
 }  // namespace qaas

@@ -59,8 +59,7 @@ std::string host_description(torch::ScalarType compute) {
   nlohmann::ordered_json host;
   host["threads"] = at::get_num_threads();
   host["compute_type"] = compute == torch::kBFloat16 ? "bfloat16" : "float32";
-  host["instruction_set"] =
-      kernels::instruction_set_name(kernels::best_instruction_set());
+  host["instruction_set"] = kernels::instruction_set_name(kernels::best_instruction_set());
   host["libtorch"] = TORCH_VERSION;
   return host.dump();
 }
@@ -69,13 +68,13 @@ absl::StatusOr<ArtifactWriter> write_artifact(const JobInputs& inputs,
                                               const std::vector<QuantizedBlock>& blocks,
                                               const std::filesystem::path& folder) {
   const v1::JobSpec& spec = inputs.job.spec();
-  absl::StatusOr<ArtifactWriter> writer = ArtifactWriter::create(
-      inputs.model, folder,
-      {.base = {.bits = spec.weights().bits(),
-                .group_size = spec.weights().group_size(),
-                .symmetric = spec.weights().symmetric()},
-       .for_vllm = targets_vllm(spec),
-       .tool_version = kEngineVersion});
+  absl::StatusOr<ArtifactWriter> writer =
+      ArtifactWriter::create(inputs.model, folder,
+                             {.base = {.bits = spec.weights().bits(),
+                                       .group_size = spec.weights().group_size(),
+                                       .symmetric = spec.weights().symmetric()},
+                              .for_vllm = targets_vllm(spec),
+                              .tool_version = kEngineVersion});
   if (!writer.ok()) return writer.status();
   const ModelConfig& config = inputs.model.config();
   for (size_t i = 0; i < blocks.size(); ++i) {
@@ -96,14 +95,14 @@ absl::StatusOr<std::vector<std::string>> write_manifest(ArtifactWriter& writer,
                                                         const v1::Evaluation& evaluation,
                                                         const std::string& host,
                                                         const std::filesystem::path& folder) {
-  const absl::Status status = writer.write_manifest(
-      {.spec = to_json(inputs.job.spec()),
-       .model_digest = inputs.model_digest,
-       .dataset_digests = inputs.dataset_digests,
-       .forecast = inputs.job.has_forecast() ? to_json(inputs.job.forecast())
-                                             : nlohmann::ordered_json(),
-       .evaluation = to_json(evaluation),
-       .host = nlohmann::ordered_json::parse(host)});
+  const absl::Status status =
+      writer.write_manifest({.spec = to_json(inputs.job.spec()),
+                             .model_digest = inputs.model_digest,
+                             .dataset_digests = inputs.dataset_digests,
+                             .forecast = inputs.job.has_forecast() ? to_json(inputs.job.forecast())
+                                                                   : nlohmann::ordered_json(),
+                             .evaluation = to_json(evaluation),
+                             .host = nlohmann::ordered_json::parse(host)});
   if (!status.ok()) return status;
   std::vector<std::string> files;
   for (const auto& entry : std::filesystem::directory_iterator(folder)) {

@@ -19,8 +19,7 @@ constexpr char kVersion[] = "1";
 constexpr char kCodes[] = ".codes", kZeroPoints[] = ".zero_points", kScales[] = ".scales";
 
 std::string file_name(BlockCheckpoints::Stage stage, int64_t index) {
-  const char* prefix =
-      stage == BlockCheckpoints::Stage::kBlockTraining ? "block" : "end-to-end";
+  const char* prefix = stage == BlockCheckpoints::Stage::kBlockTraining ? "block" : "end-to-end";
   return absl::StrFormat("%s-%04d.safetensors", prefix, index);
 }
 
@@ -81,17 +80,21 @@ absl::StatusOr<std::string> BlockCheckpoints::save(Stage stage, int64_t index,
   std::vector<torch::Tensor> norms;  // keep the bytes alive
   for (const auto& [name, weight] : block.projections) {
     const int64_t groups = weight.cols / weight.group_size;
-    tensors.push_back({name + kCodes, Dtype::kU32, {weight.rows, weight.cols * weight.bits / 32},
+    tensors.push_back({name + kCodes,
+                       Dtype::kU32,
+                       {weight.rows, weight.cols * weight.bits / 32},
                        bytes_of(weight.packed)});
-    tensors.push_back({name + kZeroPoints, Dtype::kU8, {weight.rows, groups},
-                       bytes_of(weight.zero_points)});
-    tensors.push_back({name + kScales, Dtype::kF32, {weight.rows, groups},
-                       bytes_of(weight.scales)});
+    tensors.push_back(
+        {name + kZeroPoints, Dtype::kU8, {weight.rows, groups}, bytes_of(weight.zero_points)});
+    tensors.push_back(
+        {name + kScales, Dtype::kF32, {weight.rows, groups}, bytes_of(weight.scales)});
   }
   for (const auto& [name, norm] : block.norms) {
     norms.push_back(norm.contiguous());
     const auto* data = norms.back().data_ptr<float>();
-    tensors.push_back({name, Dtype::kF32, {norm.numel()},
+    tensors.push_back({name,
+                       Dtype::kF32,
+                       {norm.numel()},
                        std::as_bytes(std::span<const float>(data, size_t(norm.numel())))});
   }
   const std::string name = file_name(stage, index);

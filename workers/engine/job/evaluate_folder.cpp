@@ -23,7 +23,9 @@ struct ScorableModel {
   std::unique_ptr<LoadedArtifact> artifact;  ///< quantized
   ModelEnds ends;
 
-  const ModelConfig& config() const { return folder ? folder->config() : artifact->reader.config(); }
+  const ModelConfig& config() const {
+    return folder ? folder->config() : artifact->reader.config();
+  }
   absl::StatusOr<DecoderBlock> block(int64_t index) const {
     if (folder) return load_block(folder->config(), source_tensors(*folder), index);
     return load_artifact_block(artifact->reader, index);
@@ -53,8 +55,8 @@ absl::StatusOr<ScoredModel> score(const ScorableModel& model, const torch::Tenso
   return score_model(
       model.ends, model.config().num_hidden_layers,
       [&](int64_t index) { return model.block(index); }, ids,
-      make_rope_table(model.config(), ids.size(1)), reference_model.ends, reference,
-      [](double) {}, stop);
+      make_rope_table(model.config(), ids.size(1)), reference_model.ends, reference, [](double) {},
+      stop);
 }
 
 }  // namespace
@@ -72,14 +74,14 @@ absl::StatusOr<FolderScore> evaluate_folder(const EvaluateOptions& options, std:
   absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer = load_tokenizer(options.model);
   if (!tokenizer.ok() && !absl::IsNotFound(tokenizer.status())) return tokenizer.status();
   const ModelConfig& config = model->config();
-  const absl::StatusOr<TokenWindows> windows =
-      load_windows(options.evaluation, tokenizer.ok() ? tokenizer->get() : nullptr,
-                   {.length = options.sequence_length > 0
-                                  ? options.sequence_length
-                                  : std::min(kDefaultSequenceLength, config.max_position_embeddings),
-                    .count = options.samples,
-                    .max_count = kMostWindows,
-                    .vocab_size = static_cast<int32_t>(config.vocab_size)});
+  const absl::StatusOr<TokenWindows> windows = load_windows(
+      options.evaluation, tokenizer.ok() ? tokenizer->get() : nullptr,
+      {.length = options.sequence_length > 0
+                     ? options.sequence_length
+                     : std::min(kDefaultSequenceLength, config.max_position_embeddings),
+       .count = options.samples,
+       .max_count = kMostWindows,
+       .vocab_size = static_cast<int32_t>(config.vocab_size)});
   if (!windows.ok()) return windows.status();
   const torch::Tensor ids =
       torch::tensor(windows->ids).view({windows->count, windows->length}).to(torch::kInt64);

@@ -13,7 +13,7 @@ namespace qaas {
 
 /// What to score, and on what.
 struct EvaluateOptions {
-  std::filesystem::path model;     ///< a model folder or an artifact folder
+  std::filesystem::path model;  ///< a model folder or an artifact folder
   std::filesystem::path evaluation;
   std::filesystem::path original;  ///< empty: no divergence
   int64_t sequence_length = 0;     ///< 0: 2048, or the model's maximum where smaller

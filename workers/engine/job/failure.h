@@ -11,10 +11,10 @@ namespace qaas {
 /// Exit statuses of qaas-engine, as --help documents them.
 enum ExitCode : int {
   kExitOk = 0,
-  kExitInternal = 1,   ///< a defect, or training that diverged
-  kExitCaller = 2,     ///< the job, its files or the command line cannot work
-  kExitResource = 3,   ///< out of memory or disk
-  kExitStopped = 75,   ///< SIGTERM or SIGINT; everything finished is in the checkpoint folder
+  kExitInternal = 1,  ///< a defect, or training that diverged
+  kExitCaller = 2,    ///< the job, its files or the command line cannot work
+  kExitResource = 3,  ///< out of memory or disk
+  kExitStopped = 75,  ///< SIGTERM or SIGINT; everything finished is in the checkpoint folder
 };
 
 /// How a run that ended with `status` is reported, and the process's exit status.

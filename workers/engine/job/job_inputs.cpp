@@ -10,6 +10,7 @@
 #include "storage/checkpoint/digest.h"
 #include "storage/checkpoint/model_summary.h"
 #include "workers/engine/data/dataset.h"
+#include "workers/engine/data/dataset_source.h"
 #include "workers/engine/data/tokenizer.h"
 
 namespace qaas {
@@ -32,8 +33,16 @@ absl::Status refuse(const std::vector<FieldViolation>& violations) {
 absl::StatusOr<std::string> dataset_digest(const std::filesystem::path& path,
                                            const std::stop_token& stop) {
   std::error_code error;
-  return std::filesystem::is_directory(path, error) ? sha256_folder(path, stop)
-                                                    : sha256_file(path);
+  return std::filesystem::is_directory(path, error) ? sha256_folder(path, stop) : sha256_file(path);
+}
+
+absl::StatusOr<bool> same_source(const v1::JobSpec& spec, const RunFolders& folders) {
+  if (spec.calibration().dataset() == spec.evaluation().dataset()) return true;
+  const absl::StatusOr<std::string> calibration = dataset_source(folders.calibration);
+  if (!calibration.ok()) return calibration.status();
+  const absl::StatusOr<std::string> evaluation = dataset_source(folders.evaluation);
+  if (!evaluation.ok()) return evaluation.status();
+  return !calibration->empty() && *calibration == *evaluation;
 }
 
 absl::StatusOr<torch::Tensor> load_ids(const std::filesystem::path& path,
@@ -103,6 +112,9 @@ absl::StatusOr<JobInputs> load_inputs(const v1::Job& job, const RunFolders& fold
         load(folders.calibration, spec.calibration(), kMostCalibrationWindows);
     if (!ids.ok()) return ids.status();
     inputs.calibration = *std::move(ids);
+    const absl::StatusOr<bool> same = same_source(spec, folders);
+    if (!same.ok()) return same.status();
+    inputs.same_source = *same;
   }
   absl::StatusOr<torch::Tensor> ids =
       load(folders.evaluation, spec.evaluation(), kMostEvaluationWindows);

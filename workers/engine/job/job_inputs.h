@@ -19,6 +19,8 @@ struct JobInputs {
   ModelFolder model;
   std::string model_digest;
   std::map<std::string, std::string> dataset_digests;  ///< by dataset name
+  bool same_source =
+      false;  ///< calibration and evaluation text: one dataset, or one declared source
   torch::Tensor calibration;  ///< [windows, seq] int64; undefined for round-to-nearest
   torch::Tensor evaluation;   ///< [windows, seq] int64
 };

@@ -33,10 +33,10 @@ double calibration_units(const JobInputs& inputs) {
 double total_units(const JobInputs& inputs) {
   const v1::JobSpec& spec = inputs.job.spec();
   const auto blocks = static_cast<double>(inputs.model.config().num_hidden_layers);
-  const double trained = spec.method() == v1::METHOD_EFFICIENT_QAT
-                             ? 2 + kTrainingPasses * (spec.block_ap().epochs() +
-                                                      spec.e2e_qp().epochs())
-                             : 0;
+  const double trained =
+      spec.method() == v1::METHOD_EFFICIENT_QAT
+          ? 2 + kTrainingPasses * (spec.block_ap().epochs() + spec.e2e_qp().epochs())
+          : 0;
   const double scorings = spec.method() == v1::METHOD_EFFICIENT_QAT ? 4 : 3;
   return scorings * evaluation_units(inputs) + blocks * calibration_units(inputs) * trained;
 }
@@ -114,8 +114,7 @@ absl::Status Recipe::score_baselines() {
   evaluation_.set_windows(inputs_.evaluation.size(0));
   evaluation_.set_sequence_length(static_cast<int32_t>(inputs_.evaluation.size(1)));
   evaluation_.set_scored_tokens(inputs_.evaluation.size(0) * (inputs_.evaluation.size(1) - 1));
-  evaluation_.set_same_source(spec_.has_calibration() &&
-                              spec_.calibration().dataset() == spec_.evaluation().dataset());
+  evaluation_.set_same_source(inputs_.same_source);
   evaluation_.set_original_bytes(inputs_.model.weight_bytes());
   *evaluation_.mutable_original() = to_proto(original_->score);
   *evaluation_.mutable_round_to_nearest() = to_proto(nearest->score);
@@ -171,8 +170,9 @@ absl::Status Recipe::quantize_blocks() {
     if (!loaded.ok()) warn(absl::StrCat(loaded.status().message(), "; training the block again"));
     if (loaded.ok() && loaded->has_value()) {
       if ((*loaded)->other_host && !std::exchange(warned, true)) {
-        warn("resuming from a machine with other threads or compute type: the artifact will not "
-             "be the one an uninterrupted run gives, byte for byte");
+        warn(
+            "resuming from a machine with other threads or compute type: the artifact will not "
+            "be the one an uninterrupted run gives, byte for byte");
       }
       blocks_.push_back(std::move((*loaded)->block));
       meter_.skip(block_units_ * kTrainingPasses * spec_.block_ap().epochs());
@@ -228,8 +228,8 @@ absl::StatusOr<QuantizedBlock> Recipe::quantize_block(int64_t index, const torch
     progress.set_tokens_per_second(rate());
     report(std::move(progress));
   };
-  const absl::StatusOr<TrainingReport> trained = block_ap(
-      *block, inputs, targets, rope, block_ap_options(spec_, compute_), on_step, stop_);
+  const absl::StatusOr<TrainingReport> trained =
+      block_ap(*block, inputs, targets, rope, block_ap_options(spec_, compute_), on_step, stop_);
   if (!trained.ok()) return trained.status();
   block_report_.losses.insert(block_report_.losses.end(), trained->losses.begin(),
                               trained->losses.end());
@@ -255,7 +255,8 @@ absl::Status Recipe::train_scales() {
   const ModelConfig& config = inputs_.model.config();
   std::vector<DecoderBlock> blocks;
   for (int64_t i = 0; i < block_count_; ++i) {
-    blocks.push_back(make_packed_block(config, source_tensors(inputs_.model), i, blocks_[size_t(i)]));
+    blocks.push_back(
+        make_packed_block(config, source_tensors(inputs_.model), i, blocks_[size_t(i)]));
   }
   int64_t tokens = 0;
   const auto start = std::chrono::steady_clock::now();

@@ -47,8 +47,8 @@ EndToEndOptions end_to_end_options(const v1::JobSpec& spec, torch::ScalarType co
 }
 
 GridOf grids_of_block(const v1::JobSpec& spec, int64_t index) {
-  return [&spec, prefix = block_prefix(index)](
-             const std::string& name, int64_t input_size) -> std::optional<AffineGrid> {
+  return [&spec, prefix = block_prefix(index)](const std::string& name,
+                                               int64_t input_size) -> std::optional<AffineGrid> {
     const ProjectionGrid grid = grid_for(spec, prefix + name, input_size);
     if (grid.bits == 0) return std::nullopt;
     return AffineGrid{

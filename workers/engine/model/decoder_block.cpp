@@ -17,9 +17,9 @@ torch::Tensor llama3_frequencies(const torch::Tensor& frequency, const RopeConfi
                               (rope.high_freq_factor - rope.low_freq_factor);
   const torch::Tensor stretched = frequency / rope.factor;
   const torch::Tensor between = (1.0 - blend) * stretched + blend * frequency;
-  return torch::where(wavelength > original / rope.low_freq_factor, stretched,
-                      torch::where(wavelength < original / rope.high_freq_factor, frequency,
-                                   between));
+  return torch::where(
+      wavelength > original / rope.low_freq_factor, stretched,
+      torch::where(wavelength < original / rope.high_freq_factor, frequency, between));
 }
 
 std::shared_ptr<Projection> child(torch::nn::Module& owner, const std::string& prefix,
@@ -110,9 +110,9 @@ void MlpImpl::rewrite_projections(const ProjectionRewrite& rewrite) {
 }
 
 void MlpImpl::append_projections(std::vector<NamedProjection>& out) const {
-  out.insert(out.end(), {{"mlp.gate_proj", gate_proj_},
-                         {"mlp.up_proj", up_proj_},
-                         {"mlp.down_proj", down_proj_}});
+  out.insert(
+      out.end(),
+      {{"mlp.gate_proj", gate_proj_}, {"mlp.up_proj", up_proj_}, {"mlp.down_proj", down_proj_}});
 }
 
 DecoderBlockImpl::DecoderBlockImpl(const ModelConfig& config, const BlockParts& parts)

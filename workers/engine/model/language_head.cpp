@@ -38,7 +38,7 @@ LanguageHead::Loss LanguageHead::cross_entropy(const torch::Tensor& residual,
     hidden = final_hidden(ends_, leaf.narrow(1, 0, seq - 1).reshape({-1, dim}));
   }
   const torch::Tensor targets = ids.narrow(1, 1, seq - 1).reshape({-1});  // [windows * (seq - 1)]
-  torch::Tensor gradient = torch::empty_like(hidden);  // d loss / d hidden
+  torch::Tensor gradient = torch::empty_like(hidden);                     // d loss / d hidden
   Loss loss;
   const int64_t rows_at_a_time = chunk_rows(head_.size(0));
   for (int64_t first = 0; first < hidden.size(0); first += rows_at_a_time) {

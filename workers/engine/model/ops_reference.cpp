@@ -48,9 +48,10 @@ torch::Tensor causal_attention(const torch::Tensor& q, const torch::Tensor& k,
   const torch::Tensor values = per_head(heads_of(v, shape.kv_heads));
   const torch::Tensor scores = torch::bmm(queries, keys.transpose(1, 2)).to(torch::kFloat32) /
                                std::sqrt(static_cast<double>(dim));  // [batch * heads, seq, seq]
-  const torch::Tensor future = torch::ones({seq, seq}, scores.options().dtype(torch::kBool)).triu(1);
-  const torch::Tensor probabilities = torch::softmax(
-      scores.masked_fill(future, -std::numeric_limits<float>::infinity()), -1);
+  const torch::Tensor future =
+      torch::ones({seq, seq}, scores.options().dtype(torch::kBool)).triu(1);
+  const torch::Tensor probabilities =
+      torch::softmax(scores.masked_fill(future, -std::numeric_limits<float>::infinity()), -1);
   return torch::bmm(probabilities.to(q.scalar_type()), values)
       .view({shape.batch, shape.heads, seq, dim})
       .transpose(1, 2)

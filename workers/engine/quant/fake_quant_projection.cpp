@@ -14,9 +14,10 @@ FakeQuantProjection::FakeQuantProjection(torch::Tensor weight, Qparams qparams,
                register_parameter("zero_point", std::move(qparams.zero_point),
                                   /*requires_grad=*/false)},
       grid_(grid) {
-  TORCH_CHECK(weight_.is_contiguous() && qparams_.scale.numel() * grid.group_size == weight_.numel(),
-              "qparams ", qparams_.scale.sizes(), " do not fit weight ", weight_.sizes(),
-              " at group size ", grid.group_size);
+  TORCH_CHECK(
+      weight_.is_contiguous() && qparams_.scale.numel() * grid.group_size == weight_.numel(),
+      "qparams ", qparams_.scale.sizes(), " do not fit weight ", weight_.sizes(), " at group size ",
+      grid.group_size);
 }
 
 torch::Tensor FakeQuantProjection::forward(const torch::Tensor& x) {

@@ -23,10 +23,10 @@ class PackedProjection : public Projection {
   QuantizedWeight to_quantized_weight() const;
 
  private:
-  QuantizedWeight weight_;   // scales: as given; the live ones are scale_
-  torch::Tensor packed_;     // [out, words] int32
-  torch::Tensor zero_;       // [out, groups] float32
-  torch::Tensor scale_;      // [out, groups] float32
+  QuantizedWeight weight_;  // scales: as given; the live ones are scale_
+  torch::Tensor packed_;    // [out, words] int32
+  torch::Tensor zero_;      // [out, groups] float32
+  torch::Tensor scale_;     // [out, groups] float32
 };
 
 }  // namespace qaas

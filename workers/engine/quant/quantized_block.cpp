@@ -39,16 +39,15 @@ QuantizedBlock convert_block(const DecoderBlock& block) {
   return result;
 }
 
-DecoderBlock make_packed_block(const ModelConfig& config, const TensorSource& tensor,
-                               int64_t index, const QuantizedBlock& quantized) {
+DecoderBlock make_packed_block(const ModelConfig& config, const TensorSource& tensor, int64_t index,
+                               const QuantizedBlock& quantized) {
   const std::string prefix = block_prefix(index);
   const auto projection = [&](const std::string& name) -> std::shared_ptr<Projection> {
     const auto found = quantized.projections.find(name);
     if (found != quantized.projections.end()) {
       return std::make_shared<PackedProjection>(found->second);
     }
-    return std::make_shared<DenseProjection>(
-        to_float_tensor(tensor(prefix + name + ".weight")));
+    return std::make_shared<DenseProjection>(to_float_tensor(tensor(prefix + name + ".weight")));
   };
   const auto norm = [&](const std::string& name) { return quantized.norms.at(name).clone(); };
   return DecoderBlock(config, BlockParts{.projection = projection, .norm = norm});

@@ -35,8 +35,8 @@ QuantizedBlock convert_block(const DecoderBlock& block);
 
 /// Block `index` with the projections of `quantized` packed and its norms; projections without
 /// codes are dense from `tensor`.
-DecoderBlock make_packed_block(const ModelConfig& config, const TensorSource& tensor,
-                               int64_t index, const QuantizedBlock& quantized);
+DecoderBlock make_packed_block(const ModelConfig& config, const TensorSource& tensor, int64_t index,
+                               const QuantizedBlock& quantized);
 
 /// What a packed block holds now: its scales may have been trained since it was made.
 QuantizedBlock repack_block(const DecoderBlock& block);

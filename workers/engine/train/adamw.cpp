@@ -16,8 +16,7 @@ void adamw_reference(const AdamWOptions& options, double learning_rate, int64_t 
   second.mul_(options.beta2).addcmul_(gradient, gradient, 1.0 - options.beta2);
   const double correction1 = 1.0 - std::pow(options.beta1, step);
   const double correction2 = 1.0 - std::pow(options.beta2, step);
-  const torch::Tensor denominator =
-      (second.sqrt() / std::sqrt(correction2)).add_(options.epsilon);
+  const torch::Tensor denominator = (second.sqrt() / std::sqrt(correction2)).add_(options.epsilon);
   parameter.addcdiv_(first, denominator, -learning_rate / correction1);
 }
 
@@ -28,8 +27,8 @@ void AdamW::add_group(const std::vector<torch::Tensor>& parameters, const AdamWO
     TORCH_CHECK(parameter.scalar_type() == torch::kFloat32 && parameter.is_contiguous(),
                 "AdamW wants contiguous float32 parameters");
     parameter.requires_grad_(true);
-    slots_.push_back({parameter, torch::zeros_like(parameter), torch::zeros_like(parameter),
-                      options});
+    slots_.push_back(
+        {parameter, torch::zeros_like(parameter), torch::zeros_like(parameter), options});
   }
 }
 

@@ -13,11 +13,13 @@ namespace {
 /// Rows of `source` named by order[first, last).
 torch::Tensor gather(const torch::Tensor& source, const std::vector<int64_t>& order, int64_t first,
                      int64_t last) {
-  const bool consecutive = order[static_cast<size_t>(last - 1)] - order[static_cast<size_t>(first)] ==
-                               last - 1 - first &&
-                           std::is_sorted(order.begin() + first, order.begin() + last);
-  if (consecutive) return source.slice(0, order[static_cast<size_t>(first)],
-                                       order[static_cast<size_t>(last - 1)] + 1);
+  const bool consecutive =
+      order[static_cast<size_t>(last - 1)] - order[static_cast<size_t>(first)] ==
+          last - 1 - first &&
+      std::is_sorted(order.begin() + first, order.begin() + last);
+  if (consecutive)
+    return source.slice(0, order[static_cast<size_t>(first)],
+                        order[static_cast<size_t>(last - 1)] + 1);
   return source.index_select(
       0, torch::tensor(std::vector<int64_t>(order.begin() + first, order.begin() + last)));
 }
@@ -65,8 +67,8 @@ absl::StatusOr<TrainingReport> block_ap(DecoderBlock& block, const torch::Tensor
       }
       const auto step = static_cast<int64_t>(report.losses.size());
       if (!std::isfinite(loss)) {
-        return absl::InternalError(absl::StrCat("block training diverged: loss is not finite at step ",
-                                                step + 1, " of ", steps));
+        return absl::InternalError(absl::StrCat(
+            "block training diverged: loss is not finite at step ", step + 1, " of ", steps));
       }
       // 2. Gradients and update.
       output.backward(error);
@@ -78,8 +80,7 @@ absl::StatusOr<TrainingReport> block_ap(DecoderBlock& block, const torch::Tensor
     }
   }
   optimizer.finish();
-  report.seconds =
-      std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return report;
 }
 

@@ -17,7 +17,7 @@ namespace qaas {
 /// full-precision block gives on the full-precision stream. Loss: mean squared error.
 struct BlockApOptions {
   int64_t epochs = 2;
-  int64_t batch_size = 2;  ///< windows per step
+  int64_t batch_size = 2;                      ///< windows per step
   AdamWOptions quant{.learning_rate = 1e-4};   ///< scales and zero points
   AdamWOptions weight{.learning_rate = 2e-5};  ///< weights and norms
   LearningRateShape schedule{.final_ratio = 0.05};

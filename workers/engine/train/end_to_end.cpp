@@ -12,8 +12,9 @@
 namespace qaas {
 namespace {
 
-/// Bytes autograd keeps of one block for `tokens` tokens: about ten [dim]- and six [intermediate]-wide
-/// float32 rows a token, and three [seq]-wide ones a head. Rough: it only chooses a strategy.
+/// Bytes autograd keeps of one block for `tokens` tokens: about ten [dim]- and six
+/// [intermediate]-wide float32 rows a token, and three [seq]-wide ones a head. Rough: it only
+/// chooses a strategy.
 int64_t block_activation_bytes(const ModelEnds& ends, DecoderBlock& block, int64_t tokens,
                                int64_t seq) {
   int64_t width = 10 * ends.embedding.size(1) + 48 * seq;
@@ -49,9 +50,11 @@ class EndToEndPass {
     torch::Tensor gradient = loss.gradient;
     for (size_t i = blocks_.size(); i-- > 0;) {
       if (!keep_activations_) outputs[i] = blocks_[i]->forward(inputs[i], rope_, compute_);
+      if (!outputs[i].requires_grad()) break;  // the first block, all in full precision
       outputs[i].backward(gradient);
       outputs[i].reset();
       gradient = inputs[i].grad();
+      inputs[i].reset();
     }
     return loss.sum;
   }
@@ -96,8 +99,7 @@ absl::StatusOr<TrainingReport> train_end_to_end(const ModelEnds& ends,
   AdamW optimizer = optimizer_for(blocks, options.scale);
   EndToEndPass pass(ends, blocks, rope, options, keep_activations);
   for (int64_t epoch = 0; epoch < options.epochs; ++epoch) {
-    const auto order =
-        torch::tensor(visiting_order(windows, options.shuffle, options.seed, epoch));
+    const auto order = torch::tensor(visiting_order(windows, options.shuffle, options.seed, epoch));
     for (int64_t first = 0; first < windows; first += options.batch_size) {
       const int64_t last = std::min(first + options.batch_size, windows);
       const auto targets = static_cast<double>((last - first) * (seq - 1));
@@ -120,8 +122,7 @@ absl::StatusOr<TrainingReport> train_end_to_end(const ModelEnds& ends,
     }
   }
   optimizer.finish();
-  report.seconds =
-      std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return report;
 }
 

@@ -8,10 +8,10 @@ namespace qaas {
 
 /// Where a training loop is, after each optimizer step.
 struct TrainingStep {
-  int64_t step = 0;        ///< steps done, from 1
+  int64_t step = 0;  ///< steps done, from 1
   int64_t step_count = 0;
-  double loss = 0;         ///< of this step
-  int64_t tokens = 0;      ///< trained in this step
+  double loss = 0;     ///< of this step
+  int64_t tokens = 0;  ///< trained in this step
 };
 using StepSink = std::function<void(const TrainingStep&)>;
 
@@ -19,12 +19,14 @@ using StepSink = std::function<void(const TrainingStep&)>;
 struct TrainingReport {
   std::vector<double> losses;  ///< one a step
   double seconds = 0;
-  int64_t tokens = 0;          ///< token passes
+  int64_t tokens = 0;  ///< token passes
 
   /// Mean over the first and last steps (at most 16).
   double initial_loss() const;
   double final_loss() const;
-  double tokens_per_second() const { return seconds > 0 ? static_cast<double>(tokens) / seconds : 0; }
+  double tokens_per_second() const {
+    return seconds > 0 ? static_cast<double>(tokens) / seconds : 0;
+  }
 };
 
 /// Order in which `count` windows are visited in `epoch`: as they are, or shuffled by a generator
