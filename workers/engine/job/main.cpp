@@ -1,5 +1,7 @@
 // qaas-engine: one job from spec to artifact, and the evaluation of any folder, without a service.
 
+#include <atomic>
+#include <cerrno>
 #include <csignal>
 #include <cstdio>
 #include <filesystem>
@@ -7,6 +9,7 @@
 #include <iostream>
 #include <malloc.h>
 #include <memory>
+#include <semaphore.h>
 #include <sstream>
 #include <string>
 #include <thread>
@@ -126,20 +129,40 @@ int evaluate(const EvaluateOptions& options, std::stop_token stop) {
   return exit_code_of(status);
 }
 
-/// SIGTERM and SIGINT become a stop request, delivered on a thread of its own.
-std::jthread watch_signals(std::stop_source stop) {
-  sigset_t signals;
-  sigemptyset(&signals);
-  sigaddset(&signals, SIGTERM);
-  sigaddset(&signals, SIGINT);
-  sigaddset(&signals, SIGUSR1);  // ends the watcher itself
-  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
-  return std::jthread([signals, stop]() mutable {
-    int signal = 0;
-    sigwait(&signals, &signal);
-    if (signal != SIGUSR1) stop.request_stop();
-  });
-}
+sem_t stop_signals;  // posted by the handler: nothing else of use is safe in one
+
+/// SIGTERM and SIGINT become a stop request while this lives. A handler, not a blocked signal that
+/// a thread waits for: libraries start threads of their own when they are loaded, which know
+/// nothing of a mask set here, and the default action would end the process through one of them.
+class StopOnSignals {
+ public:
+  explicit StopOnSignals(std::stop_source stop) {
+    sem_init(&stop_signals, /*pshared=*/0, /*value=*/0);
+    watcher_ = std::thread([this, stop]() mutable {
+      while (sem_wait(&stop_signals) != 0) {
+      }
+      if (!ending_) stop.request_stop();
+    });
+    struct sigaction action = {};
+    action.sa_handler = [](int) {
+      const int saved = errno;
+      sem_post(&stop_signals);
+      errno = saved;
+    };
+    action.sa_flags = SA_RESTART;
+    sigaction(SIGTERM, &action, nullptr);
+    sigaction(SIGINT, &action, nullptr);
+  }
+  ~StopOnSignals() {
+    ending_ = true;
+    sem_post(&stop_signals);
+    watcher_.join();
+  }
+
+ private:
+  std::atomic<bool> ending_ = false;
+  std::thread watcher_;
+};
 
 /// Large tensors come and go every step; without this each would be mapped and faulted in anew,
 /// which costs as much as the arithmetic.
@@ -155,7 +178,8 @@ void keep_freed_memory() {
 int main(int argc, char** argv) {
   CLI::App app{
       "Quantizes one model, or scores a model or artifact, without a service.\n"
-      "Exit status: 0 done; 1 internal error; 2 the job, its files or the command line cannot work;\n"
+      "Exit status: 0 done; 1 internal error; 2 the job, its files or the command line cannot "
+      "work;\n"
       "3 out of memory or disk; 75 stopped by SIGTERM or SIGINT (run again to resume)."};
   app.set_version_flag("--version", qaas::kEngineVersion);
   app.require_subcommand(1);
@@ -190,7 +214,11 @@ int main(int argc, char** argv) {
   eval->add_option("--sequence-length", options.sequence_length,
                    "Tokens per window (default: 2048, or the model's maximum where smaller)");
   eval->add_option("--samples", options.samples, "Windows (default: all, at most 256)");
-  CLI11_PARSE(app, argc, argv);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {  // --help and --version too
+    return app.exit(error) == 0 ? qaas::kExitOk : qaas::kExitCaller;
+  }
   if (run->parsed() && flags.spec.empty() && flags.job.empty()) {
     std::cerr << "run: one of --spec and --job is required\n";
     return qaas::kExitCaller;
@@ -198,11 +226,9 @@ int main(int argc, char** argv) {
 
   qaas::keep_freed_memory();
   std::stop_source stop;
-  std::jthread watcher = qaas::watch_signals(stop);
+  const qaas::StopOnSignals stop_on_signals(stop);
   std::signal(SIGPIPE, SIG_IGN);
   at::set_num_threads(threads);
-  const int code = run->parsed() ? qaas::run(flags, stop.get_token())
-                                 : qaas::evaluate(options, stop.get_token());
-  pthread_kill(watcher.native_handle(), SIGUSR1);
-  return code;
+  return run->parsed() ? qaas::run(flags, stop.get_token())
+                       : qaas::evaluate(options, stop.get_token());
 }
