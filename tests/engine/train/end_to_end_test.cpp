@@ -198,6 +198,17 @@ TEST_F(EndToEndTest, SameOptionsGiveTheSameBitsWhateverIsKept) {
   EXPECT_FALSE(torch::equal(trained(kKeep, 3), once));
 }
 
+TEST_F(EndToEndTest, AFirstBlockInFullPrecisionLeavesTheOthersToTrain) {
+  for (const int64_t budget : {kKeep, kRecompute}) {
+    std::vector<DecoderBlock> blocks = packed();
+    blocks[0] = load_block(model_.config(), source(), 0).value();
+    const torch::Tensor before = scales(blocks).front().clone();
+    ASSERT_THAT(train(blocks, {.scale = {.learning_rate = 1e-3}, .activation_budget = budget}),
+                IsOk());
+    EXPECT_FALSE(torch::equal(scales(blocks).front(), before));
+  }
+}
+
 TEST_F(EndToEndTest, StopsWithinTheBatchWhenAsked) {
   std::stop_source stop;
   std::vector<DecoderBlock> blocks = packed();
