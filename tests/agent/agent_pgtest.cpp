@@ -290,6 +290,19 @@ TEST_F(AgentTest, AModelThatIsNotHereIsTheMachinesFault) {
   EXPECT_THAT(get(job).failure().message(), HasSubstr("'models/scripted' on this worker"));
 }
 
+TEST_F(AgentTest, ARestAfterFailuresIsNotCutShortByTheJobBeingQueuedAgain) {
+  const std::string job = submit("");
+  fs::remove_all(model());
+  AgentOptions resting = options();
+  resting.first_rest = resting.longest_rest = std::chrono::hours(1);
+  start(resting);
+  ASSERT_TRUE(eventually([&] { return get(job).failures() == 2; }));
+  for (int i = 0; i < 200; ++i) {
+    agent_->wake();
+    ASSERT_EQ(get(job).attempt(), 2);
+  }
+}
+
 TEST_F(AgentTest, AnArtifactFileOutsideItsFolderIsNotPublished) {
   const std::string job = submit("evaluation\nartifact ../job.json x\nwritten\nexit 0\n");
   start(options());

@@ -20,9 +20,10 @@ void Agent::run() {
   while (!stopping_) {
     woken_ = false;
     lock.unlock();
-    const std::chrono::milliseconds pause = look();
+    const Pause pause = look();
     lock.lock();
-    changed_.wait_for(lock, pause, [this] { return stopping_ || woken_; });
+    changed_.wait_for(lock, pause.time,
+                      [&] { return stopping_ || (woken_ && pause.ends_at_wake); });
   }
 }
 
@@ -48,7 +49,7 @@ void Agent::wake() {
   changed_.notify_all();
 }
 
-std::chrono::milliseconds Agent::look() {
+Agent::Pause Agent::look() {
   static LogLimiter log_limiter(std::chrono::seconds(10));
   thread_local std::minstd_rand random(std::random_device{}());
   const auto poll = std::chrono::milliseconds(std::uniform_int_distribution<int64_t>(
@@ -58,10 +59,10 @@ std::chrono::milliseconds Agent::look() {
   if (!claimed.ok()) {
     log_limiter.log(LogLevel::kWarning,
                     absl::StrCat("cannot claim a job: ", claimed.status().ToString()));
-    return poll;
+    return {.time = poll};
   }
   if (!*claimed) {
-    return poll;
+    return {.time = poll};
   }
   const v1::Method method = (*claimed)->job.spec().method();
   const LogFields fields{.job = (*claimed)->lease.job_id, .attempt = (*claimed)->lease.attempt};
@@ -86,7 +87,9 @@ std::chrono::milliseconds Agent::look() {
   }
   context_.metrics.attempt_ended(method, outcome, Clock::now() - claimed_at);
   log_info(absl::StrCat("attempt ended: ", outcome_name(outcome)), fields);
-  return rest_after(outcome, attempt.failure_class());
+  // The job that has just failed is queued again and wakes every worker: that must not end the
+  // rest.
+  return {.time = rest_after(outcome, attempt.failure_class()), .ends_at_wake = false};
 }
 
 std::chrono::milliseconds Agent::rest_after(AttemptOutcome outcome,

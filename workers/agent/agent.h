@@ -45,13 +45,19 @@ class Agent {
   /// of what it is blocked in. Only the first call counts.
   void stop();
 
-  /// Thread-safe. Looks at the queue now if idle: something may have been queued.
+  /// Thread-safe. Looks at the queue now if idle and not at rest after failures: something may have
+  /// been queued.
   void wake();
 
  private:
-  /// One look at the queue and, if it held a job, the attempt. Returns how long to wait before the
-  /// next look; zero: not at all.
-  std::chrono::milliseconds look();
+  /// How long to wait before the next look at the queue.
+  struct Pause {
+    std::chrono::milliseconds time{0};
+    bool ends_at_wake = true;
+  };
+
+  /// One look at the queue and, if it held a job, the attempt.
+  Pause look();
   std::chrono::milliseconds rest_after(AttemptOutcome outcome, v1::FailureClass failure_class);
 
   AttemptContext context_;
