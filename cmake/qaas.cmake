@@ -3,9 +3,11 @@
 
 find_program(QAAS_CCACHE ccache)
 if(QAAS_CCACHE)
-  # The sloppiness lets ccache serve files that use a precompiled header.
+  # The sloppiness lets ccache serve files that use a precompiled header; with a base folder, one
+  # checkout is served what another compiled.
   set(CMAKE_CXX_COMPILER_LAUNCHER
-    ${CMAKE_COMMAND} -E env CCACHE_SLOPPINESS=pch_defines,time_macros ${QAAS_CCACHE})
+    ${CMAKE_COMMAND} -E env CCACHE_SLOPPINESS=pch_defines,time_macros
+    CCACHE_BASEDIR=${PROJECT_SOURCE_DIR} CCACHE_NOHASHDIR=1 ${QAAS_CCACHE})
   if(CMAKE_CXX_COMPILER_ID STREQUAL GNU)
     add_compile_options(-fpch-preprocess)
   endif()
