@@ -122,7 +122,6 @@ class EngineProgram : public testing::JobTest {
   static v1::JobSpec long_spec() {
     v1::JobSpec spec = tiny_spec();
     spec.mutable_block_ap()->set_epochs(100);
-    spec.mutable_block_ap()->set_batch_size(1);
     return spec;
   }
   std::vector<std::string> arguments(const v1::JobSpec& spec, const std::string& name) const {

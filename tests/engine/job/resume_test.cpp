@@ -1,6 +1,8 @@
 #include <filesystem>
 #include <fstream>
 
+#include <nlohmann/json.hpp>
+
 #include "tests/engine/job/job_fixture.h"
 
 namespace qaas {
@@ -16,7 +18,7 @@ using testing::tiny_spec;
 
 class Resume : public testing::JobTest {
  protected:
-  Resume() { EXPECT_THAT(run(tiny_spec(), "whole"), IsOk()); }
+  Resume() { EXPECT_THAT(run(tiny_spec(), "whole", &whole_), IsOk()); }
 
   /// Runs the job until checkpoint `file` is written, then stops it.
   void stop_after(const std::string& file, const std::string& name) const {
@@ -32,6 +34,8 @@ class Resume : public testing::JobTest {
     ASSERT_THAT(status, StatusIs(absl::StatusCode::kCancelled, HasSubstr("stopped")));
     ASSERT_FALSE(std::filesystem::exists(folders(name).out / "manifest.json"));
   }
+
+  RunLog whole_;
 };
 
 TEST_F(Resume, AfterTheFirstBlockTrainsTheRestAndGivesTheSameBytes) {
@@ -60,6 +64,33 @@ TEST_F(Resume, AfterEndToEndTrainingTrainsNothingAndGivesTheSameBytes) {
   EXPECT_THAT(log.checkpoints, IsEmpty());
   ASSERT_THAT(run(tiny_spec(), "b"), IsOk());
   EXPECT_TRUE(weights("a") == weights("b"));
+}
+
+TEST_F(Resume, AttemptsThatTrainNothingScoreEveryStageAllTheSame) {
+  RunLog log;
+  ASSERT_THAT(run(tiny_spec(), "whole", &log), IsOk());
+  ASSERT_THAT(log.trained_blocks, IsEmpty());
+  const v1::Evaluation& first = whole_.evaluation;
+  ASSERT_EQ(log.evaluation.stages_size(), 2);
+  for (int i = 0; i < 2; ++i) {
+    EXPECT_EQ(log.evaluation.stages(i).stage(), first.stages(i).stage());
+    EXPECT_EQ(log.evaluation.stages(i).score().loss(), first.stages(i).score().loss());
+    EXPECT_EQ(log.evaluation.stages(i).seconds(), 0);  // of this attempt
+  }
+}
+
+TEST_F(Resume, CheckpointsOfAnotherHostAreUsedAndTheManifestSaysSo) {
+  const auto host = [&](const std::string& name) {
+    return nlohmann::json::parse(testing::read_file(folders(name).out / "manifest.json"))
+        .at("host");
+  };
+  EXPECT_FALSE(host("whole").contains("resumed_from_other_host"));
+  at::set_num_threads(2);
+  RunLog log;
+  ASSERT_THAT(run(tiny_spec(), "whole", &log), IsOk());
+  EXPECT_THAT(log.trained_blocks, IsEmpty());
+  EXPECT_THAT(log.warnings, ElementsAre(HasSubstr("other threads")));
+  EXPECT_EQ(host("whole").at("resumed_from_other_host"), true);
 }
 
 TEST_F(Resume, AnEndToEndStageThatWasLeftHalfDoneStartsAgain) {

@@ -188,6 +188,13 @@ TEST_F(RunJob, MoreSamplesThanTheDatasetHoldsIsRefusedWithTheCount) {
                                        AllOf(HasSubstr("20"), HasSubstr("21"))));
 }
 
+TEST_F(RunJob, TwoDatasetsOfOneNameAreRefused) {
+  v1::JobSpec spec = tiny_spec();
+  spec.mutable_calibration()->set_dataset(spec.evaluation().dataset());
+  EXPECT_THAT(run(spec, "a"), StatusIs(absl::StatusCode::kInvalidArgument,
+                                       HasSubstr("calls both 'datasets/evaluation'")));
+}
+
 TEST_F(RunJob, AnInvalidSpecIsRefusedByEachFieldsPath) {
   v1::JobSpec spec = tiny_spec();
   spec.mutable_weights()->set_bits(5);
@@ -221,6 +228,31 @@ TEST_F(RunJob, AWeightThatIsNotANumberIsTheCallersFault) {
   });
   EXPECT_THAT(run(tiny_spec(), "a"), StatusIs(absl::StatusCode::kInvalidArgument,
                                               HasSubstr("model.layers.0.mlp.gate_proj.weight")));
+}
+
+TEST_F(RunJob, AnEndOfTheModelThatIsNotANumberIsTheCallersFault) {
+  testing::write_tiny_llama(folder_ / "model", {}, [](const auto& name, auto& values) {
+    if (name == "model.norm.weight") values[0] = std::nanf("");
+  });
+  EXPECT_THAT(run(tiny_spec(), "a"),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("final norm")));
+}
+
+TEST_F(RunJob, AModelFileThatChangesIsNoticedBeforeTheNextBlock) {
+  v1::Job job;
+  *job.mutable_spec() = tiny_spec();
+  const std::filesystem::path weights = folder_ / "model" / "model.safetensors";
+  RunLog log;
+  const auto status = run_job(job, folders("a"),
+                              [&](const v1::EngineEvent& event) {
+                                log.add(event);
+                                if (!event.has_checkpoint_written()) return;
+                                std::filesystem::last_write_time(
+                                    weights, std::filesystem::file_time_type::clock::now());
+                              },
+                              {});
+  EXPECT_THAT(status, StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("changed")));
+  EXPECT_THAT(log.trained_blocks, ElementsAre(0));
 }
 
 }  // namespace
