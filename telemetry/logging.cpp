@@ -3,6 +3,7 @@
 #include <atomic>
 #include <cstdio>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <unistd.h>
 
@@ -19,12 +20,14 @@ namespace {
 
 constexpr size_t kQueuedLines = 8192;
 
-// What start_logging chose. Written before other threads exist, read by all.
+// What start_logging chose. Written before other threads exist, read by all; but for the logger,
+// which stop_logging takes away while they may still write.
 struct Running {
   std::string program;
   LogFormat format = LogFormat::kText;
   std::shared_ptr<spdlog::details::thread_pool> queue;
-  std::shared_ptr<spdlog::async_logger> logger;
+  std::mutex mutex;
+  std::shared_ptr<spdlog::async_logger> logger;  // guarded by mutex
 };
 
 Running& running() {
@@ -152,17 +155,25 @@ void start_logging(const LoggingOptions& options) {
 
 void stop_logging() {
   Running& state = running();
-  state.logger.reset();
+  {
+    const std::lock_guard lock(state.mutex);
+    state.logger.reset();
+  }
   state.queue.reset();  // joins the thread once the queue is written
 }
 
 void log(LogLevel level, const std::string& message, const LogFields& fields) {
   if (level < threshold()) return;
-  const Running& state = running();
+  Running& state = running();
   const std::string line = format_log_line(state.format, state.program, level,
                                            absl::ToUnixMillis(absl::Now()), message, fields);
-  if (state.logger) {
-    state.logger->log(spdlog::level::info, spdlog::string_view_t(line.data(), line.size()));
+  std::shared_ptr<spdlog::async_logger> logger;
+  {
+    const std::lock_guard lock(state.mutex);
+    logger = state.logger;
+  }
+  if (logger) {
+    logger->log(spdlog::level::info, spdlog::string_view_t(line.data(), line.size()));
   } else {
     std::fprintf(stderr, "%s\n", line.c_str());
   }

@@ -45,7 +45,8 @@ absl::Status parse_log_level(const std::string& text, LogLevel& level);
 /// the start of main, before other threads; until then lines go to stderr as text, unqueued.
 void start_logging(const LoggingOptions& options);
 
-/// Writes what is queued and stops the thread. Call at the end of main; safe without a start.
+/// Writes what is queued and stops the thread. Call at the end of main; safe without a start. Lines
+/// that other threads write from then on go to stderr as they did before the start.
 void stop_logging();
 
 /// Writes one line. Thread-safe; does not throw.

@@ -1,6 +1,8 @@
 #include "telemetry/logging.h"
 
+#include <atomic>
 #include <string>
+#include <thread>
 
 #include <nlohmann/json.hpp>
 
@@ -68,6 +70,26 @@ TEST(Logging, QueuedLinesReachStderrBeforeStopReturns) {
   const std::string written = ::testing::internal::GetCapturedStderr();
   EXPECT_EQ(std::count(written.begin(), written.end(), '\n'), 1000);
   EXPECT_THAT(written, ::testing::Not(HasSubstr("below")));
+}
+
+TEST(Logging, OtherThreadsMayWriteWhileLoggingStops) {
+  ::testing::internal::CaptureStderr();
+  start_logging({.program = "p", .format = LogFormat::kJson});
+  std::atomic<bool> started = false;
+  std::atomic<bool> stopped = false;
+  std::thread writer([&] {
+    while (!stopped) {
+      log_error("busy");
+      started = true;
+      started.notify_one();
+    }
+    log_error("after the stop");
+  });
+  started.wait(false);
+  stop_logging();
+  stopped = true;
+  writer.join();
+  EXPECT_THAT(::testing::internal::GetCapturedStderr(), HasSubstr("after the stop"));
 }
 
 TEST(Logging, LimiterPassesOneLinePerInterval) {
