@@ -58,15 +58,6 @@ class UnknownMethods final : public grpc::CallbackGenericService {
   ServerMetrics& metrics_;
 };
 
-absl::Status check_loopback(const char* flag, const ListenAddress& address) {
-  if (address.loopback) return absl::OkStatus();
-  return absl::InvalidArgumentError(
-      absl::StrCat(flag, " ", address.text(),
-                   ": only loopback addresses (127.0.0.1, [::1], localhost) are accepted, because "
-                   "this version has neither TLS nor authentication; put a proxy that has both in "
-                   "front, or use an SSH tunnel"));
-}
-
 absl::Status check_folder(const char* flag, const std::filesystem::path& folder) {
   std::error_code error;
   if (std::filesystem::is_directory(folder, error)) return absl::OkStatus();
@@ -89,8 +80,9 @@ Listener::Callbacks notices_for(EventHub& events) {
 
 absl::Status check(const ServerOptions& options) {
   for (const absl::Status& status :
-       {check_loopback("--listen", options.listen), check_loopback("--metrics", options.metrics),
-        check_folder("--models", options.models), check_folder("--datasets", options.datasets)}) {
+       {require_loopback("--listen", options.listen),
+        require_loopback("--metrics", options.metrics), check_folder("--models", options.models),
+        check_folder("--datasets", options.datasets)}) {
     if (!status.ok()) return status;
   }
   // gRPC would log a page about a taken port before saying no.

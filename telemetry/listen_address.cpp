@@ -62,6 +62,15 @@ absl::StatusOr<ListenAddress> parse_listen_address(const std::string& text) {
   return address;
 }
 
+absl::Status require_loopback(const std::string& flag, const ListenAddress& address) {
+  if (address.loopback) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat(flag, " ", address.text(),
+                   ": only loopback addresses (127.0.0.1, [::1], localhost) are accepted, because "
+                   "this version has neither TLS nor authentication; put a proxy that has both in "
+                   "front, or use an SSH tunnel"));
+}
+
 absl::Status probe_listen_address(const ListenAddress& address) {
   addrinfo hints{};
   hints.ai_family = AF_UNSPEC;

@@ -22,6 +22,10 @@ struct ListenAddress {
 /// would mean every interface, which must be written out ("0.0.0.0", "[::]").
 absl::StatusOr<ListenAddress> parse_listen_address(const std::string& text);
 
+/// OK for a loopback address; else kInvalidArgument that names `flag`: the programs have neither
+/// TLS nor authentication, so nothing beyond this machine may reach them.
+absl::Status require_loopback(const std::string& flag, const ListenAddress& address);
+
 /// OK if a program could listen on `address` now; else the system's reason, worded for the person
 /// who chose the address (kFailedPrecondition: taken; kInvalidArgument: not an address of this
 /// machine). Only a probe: the port may be gone a moment later.

@@ -54,6 +54,7 @@ TEST(WorkerOptions, MistakesAreNamedAndEndWithTwo) {
       {{"--database-file", "/nowhere"}, "/nowhere"},
       {{"--database", "x", "--database-file", "y"}, "excludes"},
       {{"--database", "x", "--metrics", "9465"}, "--metrics"},
+      {{"--database", "x", "--metrics", "0.0.0.0:9465"}, "only loopback addresses"},
       {{"--database", "x", "--threads", "0"}, "--threads"},
       {{"--database", "x", "--lease-seconds", "0"}, "--lease-seconds"},
       {{"--database", "x", "--log-format", "xml"}, "xml"},

@@ -88,7 +88,8 @@ void add_flags(CLI::App& app, Flags& flags) {
                  "Folder for files of running jobs; made if missing; workers may share it")
       ->required();
   app.add_option("--engine", flags.engine, "The engine program [qaas-engine beside this program]");
-  app.add_option("--metrics", flags.metrics, "Address of the Prometheus page /metrics")
+  app.add_option("--metrics", flags.metrics,
+                 "Address of the Prometheus page /metrics; loopback only")
       ->capture_default_str();
   app.add_option("--threads", flags.threads, "Compute threads of the engine [all cores]")
       ->check(CLI::Range(1, 4096));
@@ -205,6 +206,10 @@ absl::StatusOr<WorkerOptions> options_of(const Flags& flags) {
   if (!metrics.ok()) {
     return absl::InvalidArgumentError(
         absl::StrCat("--metrics: ", absl::string_view(metrics.status().message())));
+  }
+  const absl::Status loopback = require_loopback("--metrics", *metrics);
+  if (!loopback.ok()) {
+    return loopback;
   }
   options.metrics = *metrics;
   options.logging.program = "qaas-worker";
