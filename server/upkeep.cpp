@@ -18,15 +18,6 @@ LogLimiter& trouble_log() {
 
 }  // namespace
 
-void DatabaseContact::answered(Time now) {
-  if (!since_ || now - last_ > longest_gap_) since_ = now;
-  last_ = now;
-}
-
-bool DatabaseContact::lasted(std::chrono::milliseconds duration) const {
-  return since_ && last_ - *since_ >= duration;
-}
-
 Upkeep::Upkeep(UpkeepOptions options, Database& database, JobStore& jobs, ServerMetrics& metrics,
                std::function<void(bool)> set_serving)
     : options_(options),
@@ -34,17 +25,14 @@ Upkeep::Upkeep(UpkeepOptions options, Database& database, JobStore& jobs, Server
       jobs_(jobs),
       metrics_(metrics),
       set_serving_(std::move(set_serving)),
-      contact_(options.interval * 3),
+      contact_(options.lease, options.interval * 3),
       thread_([this](const std::stop_token& stop) { run(stop); }) {}
 
 Upkeep::~Upkeep() { thread_.request_stop(); }
 
 void Upkeep::run(const std::stop_token& stop) {
   while (!stop.stop_requested()) {
-    if (look()) {
-      rescue();
-      read_statistics();
-    }
+    if (look()) read_statistics();
     std::unique_lock lock(mutex_);
     wake_.wait_for(lock, stop, options_.interval, [] { return false; });
   }
@@ -52,22 +40,19 @@ void Upkeep::run(const std::stop_token& stop) {
 
 bool Upkeep::look() {
   const absl::Status status = check_schema(database_);
-  if (status.ok()) {
-    contact_.answered(std::chrono::steady_clock::now());
-  } else {
-    contact_.failed();
+  if (!status.ok()) {
     trouble_log().log(LogLevel::kError, absl::StrCat("not serving: ", status.ToString()));
   }
   metrics_.set_database_up(status.ok());
   set_serving_(status.ok());
+  if (contact_.note(std::chrono::steady_clock::now(), status.ok())) rescue();
   return status.ok();
 }
 
 void Upkeep::rescue() {
-  if (!contact_.lasted(options_.lease)) return;
   const absl::StatusOr<std::vector<std::string>> rescued = jobs_.rescue_expired();
   if (!rescued.ok()) {
-    contact_.failed();
+    contact_.note(std::chrono::steady_clock::now(), false);
     trouble_log().log(LogLevel::kWarning,
                       absl::StrCat("cannot rescue jobs: ", rescued.status().ToString()));
     return;

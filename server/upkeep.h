@@ -9,30 +9,11 @@
 #include <thread>
 
 #include "server/server_metrics.h"
+#include "storage/database/contact_clock.h"
 #include "storage/database/database.h"
 #include "storage/database/job_store.h"
 
 namespace qaas {
-
-/// How long the database has answered without a break. Rescue waits for a full lease length of it:
-/// after an outage every lease looks expired although the workers live.
-class DatabaseContact {
- public:
-  using Time = std::chrono::steady_clock::time_point;
-
-  /// Looks further apart than `longest_gap` count as a break: nobody knows what was in between.
-  explicit DatabaseContact(std::chrono::milliseconds longest_gap) : longest_gap_(longest_gap) {}
-
-  void answered(Time now);
-  void failed() { since_.reset(); }
-  /// Whether contact has lasted for `duration` up to the last look.
-  bool lasted(std::chrono::milliseconds duration) const;
-
- private:
-  std::chrono::milliseconds longest_gap_;
-  std::optional<Time> since_;
-  Time last_{};
-};
 
 struct UpkeepOptions {
   /// How often the database is looked at, for health and rescue.
@@ -66,7 +47,7 @@ class Upkeep {
   JobStore& jobs_;
   ServerMetrics& metrics_;
   const std::function<void(bool)> set_serving_;
-  DatabaseContact contact_;
+  ContactClock contact_;
   std::optional<std::chrono::steady_clock::time_point> statistics_read_;
   std::mutex mutex_;
   std::condition_variable_any wake_;

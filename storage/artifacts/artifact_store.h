@@ -42,7 +42,8 @@ class ArtifactStore {
   virtual absl::StatusOr<Stored> fetch(const std::string& key,
                                        const std::filesystem::path& file) = 0;
 
-  /// Attempt prefixes present: "jobs/J/attempts/A/".
+  /// Prefixes present that can be removed apart: each attempt's, "jobs/J/attempts/A/", and after it
+  /// those of its folders, "jobs/J/attempts/A/checkpoints/".
   virtual absl::StatusOr<std::vector<std::string>> attempt_prefixes() = 0;
 
   /// Removes everything under a prefix that ends in '/'. Removing nothing is OK.

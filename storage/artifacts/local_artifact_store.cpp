@@ -304,7 +304,22 @@ absl::StatusOr<std::vector<std::string>> LocalArtifactStore::attempt_prefixes() 
       return attempt_names.status();
     }
     for (const std::string& attempt : *attempt_names) {
-      prefixes.push_back(absl::StrCat("jobs/", job, "/attempts/", attempt, "/"));
+      const std::string prefix = absl::StrCat("jobs/", job, "/attempts/", attempt, "/");
+      prefixes.push_back(prefix);
+      const auto folder = open_folder({"jobs", job, "attempts", attempt}, Missing::kFail);
+      if (absl::IsNotFound(folder.status())) {
+        continue;
+      }
+      if (!folder.ok()) {
+        return folder.status();
+      }
+      const auto parts = list_folders(*folder, "a stored attempt");
+      if (!parts.ok()) {
+        return parts.status();
+      }
+      for (const std::string& part : *parts) {
+        prefixes.push_back(absl::StrCat(prefix, part, "/"));
+      }
     }
   }
   return prefixes;

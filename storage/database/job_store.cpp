@@ -61,10 +61,11 @@ std::string position_after(const pqxx::row& row) {
   return absl::StrCat(row["create_us"].c_str(), ".", row["id"].c_str());
 }
 
-// "jobs/J/attempts/A/".
+// "jobs/J/attempts/A/" or "jobs/J/attempts/A/FOLDER/".
 bool parse_attempt_prefix(const std::string& prefix, std::string& job_id, int& attempt) {
   const std::vector<std::string> parts = absl::StrSplit(prefix, '/');
-  if (parts.size() != 5 || parts[0] != "jobs" || parts[2] != "attempts" || !parts[4].empty()) {
+  const bool names_an_attempt = parts.size() == 5 || (parts.size() == 6 && !parts[4].empty());
+  if (!names_an_attempt || parts[0] != "jobs" || parts[2] != "attempts" || !parts.back().empty()) {
     return false;
   }
   job_id = parts[1];

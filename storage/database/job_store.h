@@ -160,9 +160,10 @@ class JobStore {
   /// Counts every job: about 0.1 s at a million jobs, so call it per interval, not per scrape.
   absl::StatusOr<Statistics> statistics();
 
-  /// Which of `prefixes` ("jobs/J/attempts/A/", as found in the artifact store) may be deleted: no
-  /// row names a file there, and the attempt is below the job's current one or the job has settled.
-  /// Prefixes of another form, or of jobs this database does not know, are never returned.
+  /// Which of `prefixes` ("jobs/J/attempts/A/" or a folder in one, as found in the artifact store)
+  /// may be deleted, in name order: no row names a file there, and the attempt is below the job's
+  /// current one or the job has settled. Prefixes of another form, or of jobs this database does
+  /// not know, are never returned.
   absl::StatusOr<std::vector<std::string>> collectable(const std::vector<std::string>& prefixes);
 
  private:

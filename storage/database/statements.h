@@ -285,8 +285,8 @@ inline constexpr Statement kOldestDue{"oldest_due", R"sql(
 SELECT greatest(0, extract(epoch FROM clock_timestamp() - min(due_time)))::double precision
   FROM job WHERE state = 'queued')sql"};
 
-// Which of the attempts ($1: jobs, $2: attempt numbers, $3: their prefixes) are over for good and
-// named by no row.
+// Which of the prefixes ($3; $1: their jobs, $2: their attempts) are of attempts that are over for
+// good and named by no row.
 inline constexpr Statement kCollectable{"collectable", R"sql(
 SELECT found.prefix
   FROM unnest($1::uuid[], $2::integer[], $3::text[]) AS found (job, attempt, prefix)
@@ -295,7 +295,8 @@ SELECT found.prefix
    AND NOT EXISTS (SELECT FROM job_checkpoint AS file
                     WHERE file.job = found.job AND starts_with(file.key, found.prefix))
    AND NOT EXISTS (SELECT FROM job_artifact AS file
-                    WHERE file.job = found.job AND starts_with(file.key, found.prefix)))sql"};
+                    WHERE file.job = found.job AND starts_with(file.key, found.prefix))
+ ORDER BY found.prefix COLLATE "C")sql"};
 
 inline constexpr Statement kNotify{
     "notify", "SELECT pg_notify($1, payload) FROM unnest($2::text[]) AS payload"};

@@ -9,22 +9,6 @@ using std::chrono::milliseconds;
 using ::testing::Ge;
 using ::testing::UnorderedElementsAre;
 
-TEST(ContactClock, ContactMustLastAWholeLeaseWithoutABreak) {
-  ContactClock contact(milliseconds(300));
-  const Clock::time_point start = Clock::now();
-  const auto at = [&](int time) { return start + milliseconds(time); };
-  EXPECT_FALSE(contact.note(at(0), true));
-  EXPECT_FALSE(contact.note(at(100), true));
-  EXPECT_FALSE(contact.note(at(299), true));
-  EXPECT_TRUE(contact.note(at(300), true));
-  EXPECT_FALSE(contact.note(at(400), false)) << "the database went away";
-  EXPECT_FALSE(contact.note(at(500), true));
-  EXPECT_FALSE(contact.note(at(799), true));
-  EXPECT_FALSE(contact.note(at(1099), true)) << "this process was stopped for a whole lease";
-  EXPECT_FALSE(contact.note(at(1398), true));
-  EXPECT_TRUE(contact.note(at(1399), true));
-}
-
 class HousekeepingTest : public AgentFixture {
  protected:
   std::shared_ptr<prometheus::Registry> registry_ = std::make_shared<prometheus::Registry>();
@@ -70,9 +54,28 @@ TEST_F(HousekeepingTest, FilesOfOverAttemptsThatNoRowNamesAreRemoved) {
   }
   const Housekeeping housekeeping(database(), store(), artifacts(), metrics_,
                                   {.lease = milliseconds(60)});
+  EXPECT_TRUE(eventually([&] { return artifacts().attempt_prefixes()->size() == 4; }));
+  EXPECT_THAT(
+      *artifacts().attempt_prefixes(),
+      UnorderedElementsAre(current, current + "artifact/", "jobs/of-another-service/attempts/1/",
+                           "jobs/of-another-service/attempts/1/artifact/"));
+}
+
+TEST_F(HousekeepingTest, CheckpointsOfASucceededAttemptAreRemovedAndItsArtifactStays) {
+  write_file(folder() / "file", "bytes");
+  submit("");
+  QAAS_ASSERT_OK_AND_ASSIGN(const auto claimed, store().claim("alive"));
+  const Lease& lease = claimed->lease;
+  const std::string prefix = "jobs/" + lease.job_id + "/attempts/1/";
+  for (const char* key : {"artifact/x", "checkpoints/b0"}) {
+    ASSERT_THAT(artifacts().put(prefix + key, folder() / "file"), IsOk());
+  }
+  ASSERT_THAT(store().add_checkpoint(lease, {"b0", prefix + "checkpoints/b0", 5, "s"}, {}), IsOk());
+  ASSERT_THAT(store().settle_succeeded(lease, {{"x", prefix + "artifact/x", 5, "s"}}, {}), IsOk());
+  const Housekeeping housekeeping(database(), store(), artifacts(), metrics_,
+                                  {.lease = milliseconds(60)});
   EXPECT_TRUE(eventually([&] { return artifacts().attempt_prefixes()->size() < 3; }));
-  EXPECT_THAT(*artifacts().attempt_prefixes(),
-              UnorderedElementsAre(current, "jobs/of-another-service/attempts/1/"));
+  EXPECT_THAT(*artifacts().attempt_prefixes(), UnorderedElementsAre(prefix, prefix + "artifact/"));
 }
 
 }  // namespace

@@ -4,8 +4,10 @@
 #include <string>
 #include <vector>
 
+#include <absl/strings/match.h>
 #include <absl/strings/str_cat.h>
 
+#include "storage/database/contact_clock.h"
 #include "telemetry/logging.h"
 
 namespace qaas {
@@ -17,15 +19,6 @@ using Clock = std::chrono::steady_clock;
 constexpr size_t kCollectBatch = 500;
 
 }  // namespace
-
-bool ContactClock::note(TimePoint now, bool reached) {
-  if (reached && (!in_contact_ || now - last_ >= lease_)) {
-    since_ = now;
-  }
-  in_contact_ = reached;
-  last_ = now;
-  return in_contact_ && now - since_ >= lease_;
-}
 
 Housekeeping::Housekeeping(Database& database, JobStore& jobs, ArtifactStore& artifacts,
                            AgentMetrics& metrics, HousekeepingOptions options)
@@ -46,7 +39,7 @@ Housekeeping::~Housekeeping() {
 }
 
 void Housekeeping::run() {
-  ContactClock contact(options_.lease);
+  ContactClock contact(options_.lease, options_.lease);
   Clock::time_point next_collect = Clock::now();
   std::unique_lock<std::mutex> lock(mutex_);
   while (!changed_.wait_for(lock, options_.lease / 3, [this] { return stopped_; })) {
@@ -92,9 +85,14 @@ void Housekeeping::collect() {
       log_warning(absl::StrCat("cannot collect stored files: ", unused.status().ToString()));
       return;
     }
+    const std::string* whole = nullptr;  // what was removed last, with all folders in it
     for (const std::string& prefix : *unused) {
+      if (whole != nullptr && absl::StartsWith(prefix, *whole)) {
+        continue;
+      }
       const absl::Status removed = artifacts_.remove_prefix(prefix);
       if (removed.ok()) {
+        whole = &prefix;
         log_info(absl::StrCat("removed '", prefix, "': no job names it any more"));
       } else {
         log_warning(absl::StrCat("cannot remove stored files: ", removed.ToString()));

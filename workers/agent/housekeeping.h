@@ -12,24 +12,6 @@
 
 namespace qaas {
 
-/// Knows for how long the database has been in contact without a break. A gap between two signs of
-/// life that is as long as a lease is a break too: this process may have been stopped in between.
-class ContactClock {
- public:
-  using TimePoint = std::chrono::steady_clock::time_point;
-
-  explicit ContactClock(std::chrono::milliseconds lease) : lease_(lease) {}
-
-  /// Notes the result of asking the database at `now`; true if contact has lasted a whole lease.
-  bool note(TimePoint now, bool reached);
-
- private:
-  const std::chrono::milliseconds lease_;
-  bool in_contact_ = false;
-  TimePoint since_{};  // while in contact
-  TimePoint last_{};
-};
-
 struct HousekeepingOptions {
   /// Length of a lease; the JobStore's.
   std::chrono::milliseconds lease{15000};

@@ -200,15 +200,16 @@ TEST_F(LocalArtifactStoreTest, FetchReplacesTheLocalFileAndReportsItsDigest) {
   EXPECT_EQ(content_of(copy), kHello);
 }
 
-TEST_F(LocalArtifactStoreTest, ListsAttemptsAndRemovesOneWhole) {
+TEST_F(LocalArtifactStoreTest, ListsAttemptsWithTheirFoldersAndRemovesOneWhole) {
   const fs::path file = write_file("a", kHello);
   EXPECT_THAT(*store_->attempt_prefixes(), IsEmpty());
   ASSERT_THAT(store_->put("jobs/j1/attempts/1/checkpoints/x", file), IsOk());
   ASSERT_THAT(store_->put("jobs/j1/attempts/2/artifact/x", file), IsOk());
   ASSERT_THAT(store_->put("jobs/j2/attempts/1/artifact/x", file), IsOk());
-  EXPECT_THAT(
-      *store_->attempt_prefixes(),
-      UnorderedElementsAre("jobs/j1/attempts/1/", "jobs/j1/attempts/2/", "jobs/j2/attempts/1/"));
+  EXPECT_THAT(*store_->attempt_prefixes(),
+              UnorderedElementsAre("jobs/j1/attempts/1/", "jobs/j1/attempts/1/checkpoints/",
+                                   "jobs/j1/attempts/2/", "jobs/j1/attempts/2/artifact/",
+                                   "jobs/j2/attempts/1/", "jobs/j2/attempts/1/artifact/"));
   EXPECT_THAT(store_->remove_prefix("jobs/j1/attempts/1/"), IsOk());
   EXPECT_THAT(store_->remove_prefix("jobs/j1/attempts/1/"), IsOk()) << "removing nothing is fine";
   EXPECT_THAT(files_in_store(), UnorderedElementsAre("jobs/j1/attempts/2/artifact/x",

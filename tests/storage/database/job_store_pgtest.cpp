@@ -235,10 +235,15 @@ TEST_F(JobStoreTest, OnlyUnnamedPrefixesOfFinishedAttemptsAreCollectable) {
   const auto prefix = [&](int attempt) {
     return absl::StrCat("jobs/", id, "/attempts/", attempt, "/");
   };
-  const std::vector<std::string> found = {
-      prefix(1),    prefix(2),
-      prefix(3),    absl::StrCat("jobs/", id, "/attempts/x/"),
-      "elsewhere/", "jobs/00000000-0000-4000-8000-000000000000/attempts/1/"};
+  const std::vector<std::string> found = {prefix(3) + "checkpoints/",
+                                          prefix(3) + "artifact/",
+                                          prefix(3),
+                                          prefix(2),
+                                          prefix(1),
+                                          prefix(1) + "/",
+                                          absl::StrCat("jobs/", id, "/attempts/x/"),
+                                          "elsewhere/",
+                                          "jobs/00000000-0000-4000-8000-000000000000/attempts/1/"};
   const Lease first = claim().lease;
   const v1::CheckpointWritten event;
   ASSERT_THAT(store().add_checkpoint(first, {"b0", absl::StrCat(prefix(1), "b0"), 1, "s"}, event),
@@ -249,11 +254,11 @@ TEST_F(JobStoreTest, OnlyUnnamedPrefixesOfFinishedAttemptsAreCollectable) {
   EXPECT_THAT(store().collectable(found).value(), ElementsAre(prefix(2)))
       << "1 holds a checkpoint, 3 is running";
 
-  ASSERT_THAT(store().settle_succeeded(third, {{"m", absl::StrCat(prefix(3), "m"), 1, "s"}},
-                                       an_evaluation()),
-              IsOk());
+  ASSERT_THAT(
+      store().settle_succeeded(third, {{"m", prefix(3) + "artifact/m", 1, "s"}}, an_evaluation()),
+      IsOk());
   EXPECT_THAT(store().collectable(found).value(),
-              ::testing::UnorderedElementsAre(prefix(1), prefix(2)))
+              ElementsAre(prefix(1), prefix(2), prefix(3) + "checkpoints/"))
       << "a finished job needs its artifact only";
 }
 
