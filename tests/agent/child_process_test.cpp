@@ -50,6 +50,7 @@ TEST(ChildProcess, InheritsNothingElse) {
   const FileDescriptor null(::open("/dev/null", O_RDONLY | O_CLOEXEC));
   const FileDescriptor secret(::fcntl(null.get(), F_DUPFD, 20));  // not close-on-exec
   ::setenv("PGPASSWORD", "secret", 1);
+  ::setenv("QAAS_DATABASE", "password=secret", 1);
   ::setenv("QAAS_OTHER", "kept", 1);
   sigset_t blocked, before;
   ::sigemptyset(&blocked);
@@ -57,10 +58,11 @@ TEST(ChildProcess, InheritsNothingElse) {
   ::pthread_sigmask(SIG_BLOCK, &blocked, &before);
   const auto child = shell(
       "cd /proc/self/fd; for f in *; do [ -e $f ] && echo $f; done; echo "
-      "\"$PGPASSWORD$QAAS_OTHER\"; "
+      "\"$PGPASSWORD$QAAS_DATABASE$QAAS_OTHER\"; "
       "grep SigBlk /proc/self/status; cat");
   ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
   ::unsetenv("PGPASSWORD");
+  ::unsetenv("QAAS_DATABASE");
   ASSERT_TRUE(child.ok()) << child.status();
   const std::string output = read_all((*child)->output());
   EXPECT_THAT(output, ::testing::StartsWith("0\n1\n2\n3\nkept\n"));

@@ -53,7 +53,7 @@ std::vector<char*> pointers_to(std::vector<std::string>& strings) {
 std::vector<std::string> environment_for_child() {
   std::vector<std::string> variables;
   for (char** variable = environ; *variable != nullptr; ++variable) {
-    if (!absl::StartsWith(*variable, "PG")) {
+    if (!absl::StartsWith(*variable, "PG") && !absl::StartsWith(*variable, "QAAS_DATABASE=")) {
       variables.push_back(*variable);
     }
   }

@@ -19,9 +19,10 @@ inline constexpr int kChildEventsDescriptor = 3;
 
 /// A program run as a child in a process group of its own, with stdin closed off, stdout and stderr
 /// in one pipe, and an event pipe on kChildEventsDescriptor; it inherits no other descriptor, no
-/// signal mask, and no environment variable that begins with "PG" (database passwords). It is
-/// killed with SIGKILL when the thread that spawned it ends: spawn from one that lives as long as
-/// the program. Thread-safe but for spawn and wait, which belong to one thread each.
+/// signal mask, and no environment variable that may hold a database password (those that begin
+/// with "PG", and the server's QAAS_DATABASE). It is killed with SIGKILL when the thread that
+/// spawned it ends: spawn from one that lives as long as the program. Thread-safe but for spawn and
+/// wait, which belong to one thread each.
 class ChildProcess {
  public:
   /// Runs `arguments[0]`, a path, with these arguments, in `folder`. No shell. kNotFound,
