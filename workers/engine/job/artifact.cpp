@@ -93,8 +93,10 @@ absl::StatusOr<ArtifactWriter> write_artifact(const JobInputs& inputs,
 absl::StatusOr<std::vector<std::string>> write_manifest(ArtifactWriter& writer,
                                                         const JobInputs& inputs,
                                                         const v1::Evaluation& evaluation,
-                                                        const std::string& host,
+                                                        const Provenance& provenance,
                                                         const std::filesystem::path& folder) {
+  nlohmann::ordered_json host = nlohmann::ordered_json::parse(provenance.host);
+  if (provenance.other_host) host["resumed_from_other_host"] = true;
   const absl::Status status =
       writer.write_manifest({.spec = to_json(inputs.job.spec()),
                              .model_digest = inputs.model_digest,
@@ -102,7 +104,7 @@ absl::StatusOr<std::vector<std::string>> write_manifest(ArtifactWriter& writer,
                              .forecast = inputs.job.has_forecast() ? to_json(inputs.job.forecast())
                                                                    : nlohmann::ordered_json(),
                              .evaluation = to_json(evaluation),
-                             .host = nlohmann::ordered_json::parse(host)});
+                             .host = std::move(host)});
   if (!status.ok()) return status;
   std::vector<std::string> files;
   for (const auto& entry : std::filesystem::directory_iterator(folder)) {

@@ -28,11 +28,17 @@ absl::StatusOr<ArtifactWriter> write_artifact(const JobInputs& inputs,
                                               const std::vector<QuantizedBlock>& blocks,
                                               const std::filesystem::path& folder);
 
+/// Where an artifact's bytes were made.
+struct Provenance {
+  std::string host;         ///< host_description of this run
+  bool other_host = false;  ///< part of the work was resumed from another host's checkpoints
+};
+
 /// Adds manifest.json and returns the names of all files of the folder, sorted.
 absl::StatusOr<std::vector<std::string>> write_manifest(ArtifactWriter& writer,
                                                         const JobInputs& inputs,
                                                         const v1::Evaluation& evaluation,
-                                                        const std::string& host,
+                                                        const Provenance& provenance,
                                                         const std::filesystem::path& folder);
 
 /// An artifact folder as read back from disk. `ends` points into `reader`'s mapping.

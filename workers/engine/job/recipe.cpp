@@ -1,5 +1,8 @@
 #include "workers/engine/job/recipe.h"
 
+#include <algorithm>
+#include <chrono>
+#include <cmath>
 #include <utility>
 
 #include <absl/strings/str_cat.h>
@@ -9,37 +12,13 @@
 #include "workers/engine/job/artifact.h"
 #include "workers/engine/job/stage_options.h"
 #include "workers/engine/job/version.h"
+#include "workers/engine/job/work_units.h"
 #include "workers/engine/model/compute_type.h"
 #include "workers/engine/train/block_ap.h"
 #include "workers/engine/train/end_to_end.h"
 
 namespace qaas {
 namespace {
-
-// A training step costs about a forward pass (1) and a backward pass (2).
-constexpr double kTrainingPasses = 3;
-
-double evaluation_units(const JobInputs& inputs) {
-  // The head costs about as much as a block.
-  return static_cast<double>(inputs.evaluation.numel() *
-                             (inputs.model.config().num_hidden_layers + 1));
-}
-
-double calibration_units(const JobInputs& inputs) {
-  return inputs.calibration.defined() ? static_cast<double>(inputs.calibration.numel()) : 0.0;
-}
-
-/// Scorings: original, round-to-nearest, the artifact, and once between training stages.
-double total_units(const JobInputs& inputs) {
-  const v1::JobSpec& spec = inputs.job.spec();
-  const auto blocks = static_cast<double>(inputs.model.config().num_hidden_layers);
-  const double trained =
-      spec.method() == v1::METHOD_EFFICIENT_QAT
-          ? 2 + kTrainingPasses * (spec.block_ap().epochs() + spec.e2e_qp().epochs())
-          : 0;
-  const double scorings = spec.method() == v1::METHOD_EFFICIENT_QAT ? 4 : 3;
-  return scorings * evaluation_units(inputs) + blocks * calibration_units(inputs) * trained;
-}
 
 v1::ModelScore to_proto(const LanguageModelScore& score) {
   v1::ModelScore proto;
@@ -60,8 +39,8 @@ Recipe::Recipe(const JobInputs& inputs, const RunFolders& folders, const EventSi
       stop_(std::move(stop)),
       compute_(training_compute_type()),
       block_count_(inputs.model.config().num_hidden_layers),
-      score_units_(evaluation_units(inputs)),
-      block_units_(calibration_units(inputs)),
+      score_units_(score_units(inputs)),
+      block_units_(block_units(inputs)),
       meter_(total_units(inputs)) {}
 
 absl::Status Recipe::run() {
@@ -77,38 +56,65 @@ absl::Status Recipe::run() {
   ends_ = load_ends(inputs_.model.config(), source_tensors(inputs_.model));
 
   if (const absl::Status status = score_baselines(); !status.ok()) return status;
-  const absl::StatusOr<bool> resumed = resume_end_to_end();
-  if (!resumed.ok()) return resumed.status();
-  if (!*resumed) {
-    if (const absl::Status status = quantize_blocks(); !status.ok()) return status;
-    if (const absl::Status status = train_scales(); !status.ok()) return status;
-  }
+  if (const absl::Status status = quantize_blocks(); !status.ok()) return status;
+  if (const absl::Status status = train_scales(); !status.ok()) return status;
   return write_and_evaluate();
+}
+
+absl::StatusOr<DecoderBlock> Recipe::dense_block(int64_t index) const {
+  if (const absl::Status status = inputs_.model.check_unchanged(); !status.ok()) return status;
+  return load_block(inputs_.model.config(), source_tensors(inputs_.model), index);
+}
+
+absl::StatusOr<DecoderBlock> Recipe::packed_block(int64_t index,
+                                                  const QuantizedBlock& quantized) const {
+  if (const absl::Status status = inputs_.model.check_unchanged(); !status.ok()) return status;
+  return make_packed_block(inputs_.model.config(), source_tensors(inputs_.model), index, quantized);
+}
+
+absl::StatusOr<ScoredModel> Recipe::score(const ModelConfig& config, const ModelEnds& ends,
+                                          const BlockSource& source) {
+  double done = 0;
+  const auto advance = [&](double fraction) {
+    meter_.add((fraction - done) * score_units_);
+    done = fraction;
+  };
+  const ScoreProgress progress = [&](double fraction) {
+    advance(fraction);
+    v1::Progress progress;
+    progress.set_step(std::lround(fraction * static_cast<double>(block_count_ + 1)));
+    progress.set_step_count(block_count_ + 1);
+    report(std::move(progress));
+  };
+  absl::StatusOr<ScoredModel> scored =
+      score_model(ends, block_count_, source, inputs_.evaluation,
+                  make_rope_table(config, inputs_.evaluation.size(1)), ends_,
+                  original_.has_value() ? &*original_ : nullptr, progress, stop_);
+  advance(1);
+  return scored;
 }
 
 absl::Status Recipe::score_baselines() {
   start_phase(v1::PHASE_BASELINE);
   const ModelConfig& config = inputs_.model.config();
-  const TensorSource tensor = source_tensors(inputs_.model);
-  const RopeTable rope = make_rope_table(config, inputs_.evaluation.size(1));
-  absl::StatusOr<ScoredModel> original = score_model(
-      ends_, block_count_, [&](int64_t index) { return load_block(config, tensor, index); },
-      inputs_.evaluation, rope, ends_, nullptr, score_progress(), stop_);
+  absl::StatusOr<ScoredModel> original =
+      score(config, ends_, [&](int64_t index) { return dense_block(index); });
   if (!original.ok()) return original.status();
+  if (!std::isfinite(original->score.loss)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "model '", spec_.model(), "': its loss on the evaluation text is ", original->score.loss,
+        ", expected a number; the embedding, the final norm or the head may hold NaN"));
+  }
   original_ = *std::move(original);
-  meter_.add(score_units_);
 
-  const BlockSource rounded = [&](int64_t index) -> absl::StatusOr<DecoderBlock> {
-    absl::StatusOr<DecoderBlock> block = load_block(config, tensor, index);
-    if (!block.ok()) return block.status();
-    prepare_block(*block, grids_of_block(spec_, index));
-    return make_packed_block(config, tensor, index, convert_block(*block));
-  };
   const absl::StatusOr<ScoredModel> nearest =
-      score_model(ends_, block_count_, rounded, inputs_.evaluation, rope, ends_, &*original_,
-                  score_progress(), stop_);
+      score(config, ends_, [&](int64_t index) -> absl::StatusOr<DecoderBlock> {
+        absl::StatusOr<DecoderBlock> block = dense_block(index);
+        if (!block.ok()) return block.status();
+        prepare_block(*block, grids_of_block(spec_, index));
+        return packed_block(index, convert_block(*block));
+      });
   if (!nearest.ok()) return nearest.status();
-  meter_.add(score_units_);
 
   evaluation_.set_dataset(spec_.evaluation().dataset());
   evaluation_.set_windows(inputs_.evaluation.size(0));
@@ -121,95 +127,86 @@ absl::Status Recipe::score_baselines() {
   return absl::OkStatus();
 }
 
-absl::StatusOr<bool> Recipe::resume_end_to_end() {
-  if (spec_.method() != v1::METHOD_EFFICIENT_QAT || spec_.e2e_qp().epochs() == 0) return false;
-  std::vector<QuantizedBlock> blocks;
+std::vector<std::optional<QuantizedBlock>> Recipe::load_checkpoints(BlockCheckpoints::Stage stage) {
+  std::vector<std::optional<QuantizedBlock>> blocks;
   for (int64_t i = 0; i < block_count_; ++i) {
-    auto loaded = checkpoints_->load(BlockCheckpoints::Stage::kEndToEnd, i);
-    if (!loaded.ok()) {
-      warn(absl::StrCat(loaded.status().message(), "; training again"));
-      return false;
+    auto loaded = checkpoints_->load(stage, i);
+    if (!loaded.ok()) warn(absl::StrCat(loaded.status().message(), "; training again"));
+    if (!loaded.ok() || !loaded->has_value()) {
+      blocks.emplace_back();
+      continue;
     }
-    if (!loaded->has_value()) return false;
+    if ((*loaded)->other_host && !std::exchange(other_host_, true)) {
+      warn(
+          "resuming from a machine with other threads or compute type: the artifact will not be "
+          "the one an uninterrupted run gives, byte for byte");
+    }
     blocks.push_back(std::move((*loaded)->block));
   }
-  blocks_ = std::move(blocks);
-  meter_.skip(static_cast<double>(block_count_) * block_units_ *
-                  (2 + kTrainingPasses * (spec_.block_ap().epochs() + spec_.e2e_qp().epochs())) +
-              score_units_);
-  return true;
+  return blocks;
 }
 
 absl::Status Recipe::quantize_blocks() {
   start_phase(v1::PHASE_BLOCK_TRAINING);
-  const bool trains = spec_.method() == v1::METHOD_EFFICIENT_QAT && spec_.block_ap().epochs() > 0;
-  const ModelConfig& config = inputs_.model.config();
-  const TensorSource tensor = source_tensors(inputs_.model);
+  const bool trains = block_passes(spec_) > 0;
+  std::vector<std::optional<QuantizedBlock>> earlier =
+      load_checkpoints(BlockCheckpoints::Stage::kBlockTraining);
+  // The streams are needed up to the last block that is still to be trained.
+  int64_t streamed = trains ? block_count_ : 0;
+  while (streamed > 0 && earlier[size_t(streamed - 1)].has_value()) --streamed;
   torch::Tensor full_stream, quantized_stream;  // [windows, seq, dim] float32
   RopeTable rope;
-  if (trains) {
-    rope = make_rope_table(config, inputs_.calibration.size(1));
+  if (streamed > 0) {
+    rope = make_rope_table(inputs_.model.config(), inputs_.calibration.size(1));
     full_stream = embed(ends_, inputs_.calibration);
     quantized_stream = full_stream;
   }
-  bool warned = false;
   for (int64_t i = 0; i < block_count_; ++i) {
     if (stop_.stop_requested()) return absl::CancelledError("block training was stopped");
     const auto start = std::chrono::steady_clock::now();
-    bool trained = false;
     // 1. Target: the full-precision block on the full-precision stream.
-    torch::Tensor target;
-    if (trains) {
-      absl::StatusOr<DecoderBlock> dense = load_block(config, tensor, i);
+    if (i < streamed) {
+      absl::StatusOr<DecoderBlock> dense = dense_block(i);
       if (!dense.ok()) return dense.status();
-      target = run_block(*dense, full_stream, rope, compute_);
+      full_stream = run_block(*dense, full_stream, rope, compute_);
       meter_.add(block_units_);
     }
     // 2. The block as an earlier attempt left it, or quantized now.
-    auto loaded = checkpoints_->load(BlockCheckpoints::Stage::kBlockTraining, i);
-    if (!loaded.ok()) warn(absl::StrCat(loaded.status().message(), "; training the block again"));
-    if (loaded.ok() && loaded->has_value()) {
-      if ((*loaded)->other_host && !std::exchange(warned, true)) {
-        warn(
-            "resuming from a machine with other threads or compute type: the artifact will not "
-            "be the one an uninterrupted run gives, byte for byte");
-      }
-      blocks_.push_back(std::move((*loaded)->block));
-      meter_.skip(block_units_ * kTrainingPasses * spec_.block_ap().epochs());
+    const bool trained = trains && !earlier[size_t(i)].has_value();
+    if (earlier[size_t(i)].has_value()) {
+      blocks_.push_back(*std::exchange(earlier[size_t(i)], std::nullopt));
+      meter_.skip(block_units_ * (block_passes(spec_) - (i < streamed ? 2 : 0)));
     } else {
-      absl::StatusOr<QuantizedBlock> block = quantize_block(i, quantized_stream, target);
+      absl::StatusOr<QuantizedBlock> block = quantize_block(i, quantized_stream, full_stream);
       if (!block.ok()) return block.status();
       blocks_.push_back(*std::move(block));
-      trained = trains;
       const absl::Status saved = save_checkpoint(BlockCheckpoints::Stage::kBlockTraining, i);
       if (!saved.ok()) return saved;
     }
-    // 3. Advance both streams.
-    if (trains && i + 1 < block_count_) {
-      DecoderBlock packed = make_packed_block(config, tensor, i, blocks_.back());
-      quantized_stream = run_block(packed, quantized_stream, rope, compute_);
-      full_stream = target;
+    // 3. Advance the quantized stream too.
+    if (i + 1 < streamed) {
+      absl::StatusOr<DecoderBlock> packed = packed_block(i, blocks_.back());
+      if (!packed.ok()) return packed.status();
+      quantized_stream = run_block(*packed, quantized_stream, rope, compute_);
     }
-    meter_.add(block_units_);
+    if (i < streamed) meter_.add(block_units_);
     // The stage's rate counts all of a block's work, targets and advancing included.
     if (trained) {
       block_report_.seconds +=
           std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     }
   }
-  if (trains && !block_report_.losses.empty()) return record_stage("block_ap", block_report_);
-  return absl::OkStatus();
+  return trains ? record_block_stage() : absl::OkStatus();
 }
 
 absl::StatusOr<QuantizedBlock> Recipe::quantize_block(int64_t index, const torch::Tensor& inputs,
                                                       const torch::Tensor& targets) {
-  const ModelConfig& config = inputs_.model.config();
-  absl::StatusOr<DecoderBlock> block = load_block(config, source_tensors(inputs_.model), index);
+  absl::StatusOr<DecoderBlock> block = dense_block(index);
   if (!block.ok()) return block.status();
   prepare_block(*block, grids_of_block(spec_, index));
   if (!inputs.defined()) return convert_block(*block);
 
-  const RopeTable rope = make_rope_table(config, inputs.size(1));
+  const RopeTable rope = make_rope_table(inputs_.model.config(), inputs.size(1));
   int64_t tokens = 0;
   const auto start = std::chrono::steady_clock::now();
   const auto rate = [&] {
@@ -248,15 +245,25 @@ absl::StatusOr<QuantizedBlock> Recipe::quantize_block(int64_t index, const torch
 }
 
 absl::Status Recipe::train_scales() {
-  if (spec_.method() != v1::METHOD_EFFICIENT_QAT || spec_.e2e_qp().epochs() == 0) {
+  if (end_to_end_passes(spec_) == 0) return absl::OkStatus();
+  start_phase(v1::PHASE_END_TO_END_TRAINING);
+  // Scored as part of the artifact: see write_and_evaluate.
+  v1::StageScore& stage = *evaluation_.add_stages();
+  stage.set_stage("e2e_qp");
+  std::vector<std::optional<QuantizedBlock>> earlier =
+      load_checkpoints(BlockCheckpoints::Stage::kEndToEnd);
+  if (std::all_of(earlier.begin(), earlier.end(), [](const auto& b) { return b.has_value(); })) {
+    for (int64_t i = 0; i < block_count_; ++i) blocks_[size_t(i)] = *std::move(earlier[size_t(i)]);
+    meter_.skip(static_cast<double>(block_count_) * block_units_ * end_to_end_passes(spec_));
     return absl::OkStatus();
   }
-  start_phase(v1::PHASE_END_TO_END_TRAINING);
-  const ModelConfig& config = inputs_.model.config();
+  earlier.clear();
   std::vector<DecoderBlock> blocks;
   for (int64_t i = 0; i < block_count_; ++i) {
-    blocks.push_back(
-        make_packed_block(config, source_tensors(inputs_.model), i, blocks_[size_t(i)]));
+    absl::StatusOr<DecoderBlock> packed = packed_block(i, blocks_[size_t(i)]);
+    if (!packed.ok()) return packed.status();
+    blocks.push_back(*std::move(packed));
+    blocks_[size_t(i)] = {};  // the packed block has its own copy
   }
   int64_t tokens = 0;
   const auto start = std::chrono::steady_clock::now();
@@ -272,18 +279,17 @@ absl::Status Recipe::train_scales() {
         std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
     report(std::move(progress));
   };
-  const absl::StatusOr<TrainingReport> trained = train_end_to_end(
-      ends_, blocks, inputs_.calibration, make_rope_table(config, inputs_.calibration.size(1)),
-      end_to_end_options(spec_, compute_), on_step, stop_);
+  const absl::StatusOr<TrainingReport> trained =
+      train_end_to_end(ends_, blocks, inputs_.calibration,
+                       make_rope_table(inputs_.model.config(), inputs_.calibration.size(1)),
+                       end_to_end_options(spec_, compute_), on_step, stop_);
   if (!trained.ok()) return trained.status();
   for (int64_t i = 0; i < block_count_; ++i) {
     blocks_[size_t(i)] = repack_block(blocks[size_t(i)]);
+    blocks[size_t(i)] = nullptr;
     const absl::Status saved = save_checkpoint(BlockCheckpoints::Stage::kEndToEnd, i);
     if (!saved.ok()) return saved;
   }
-  // Scored as part of the artifact: see write_and_evaluate.
-  v1::StageScore& stage = *evaluation_.add_stages();
-  stage.set_stage("e2e_qp");
   stage.set_seconds(trained->seconds);
   stage.set_tokens_per_second(trained->tokens_per_second());
   return absl::OkStatus();
@@ -294,17 +300,15 @@ absl::Status Recipe::write_and_evaluate() {
   start_phase(v1::PHASE_EXPORTING);
   absl::StatusOr<ArtifactWriter> writer = write_artifact(inputs_, blocks_, folders_.out);
   if (!writer.ok()) return writer.status();
+  blocks_.clear();
   // 2. Read back and score what is on disk.
   start_phase(v1::PHASE_EVALUATING);
   const absl::StatusOr<LoadedArtifact> artifact = load_artifact(folders_.out);
   if (!artifact.ok()) return artifact.status();
-  const absl::StatusOr<ScoredModel> scored = score_model(
-      artifact->ends, block_count_,
-      [&](int64_t index) { return load_artifact_block(artifact->reader, index); },
-      inputs_.evaluation, make_rope_table(inputs_.model.config(), inputs_.evaluation.size(1)),
-      ends_, &*original_, score_progress(), stop_);
+  const absl::StatusOr<ScoredModel> scored =
+      score(artifact->reader.config(), artifact->ends,
+            [&](int64_t index) { return load_artifact_block(artifact->reader, index); });
   if (!scored.ok()) return scored.status();
-  meter_.add(score_units_);
   *evaluation_.mutable_quantized() = to_proto(scored->score);
   evaluation_.set_measured_error(scored->score.loss - original_->score.loss);
   evaluation_.set_artifact_bytes(artifact->reader.weight_bytes());
@@ -314,7 +318,8 @@ absl::Status Recipe::write_and_evaluate() {
   // 3. Manifest, and tell.
   if (const absl::Status status = inputs_.model.check_unchanged(); !status.ok()) return status;
   absl::StatusOr<std::vector<std::string>> files =
-      write_manifest(*writer, inputs_, evaluation_, host_description(compute_), folders_.out);
+      write_manifest(*writer, inputs_, evaluation_,
+                     {.host = host_description(compute_), .other_host = other_host_}, folders_.out);
   if (!files.ok()) return files.status();
   v1::EngineEvent event;
   *event.mutable_evaluation() = evaluation_;
@@ -325,23 +330,16 @@ absl::Status Recipe::write_and_evaluate() {
   return absl::OkStatus();
 }
 
-absl::Status Recipe::record_stage(const std::string& name, const TrainingReport& report) {
-  const ModelConfig& config = inputs_.model.config();
-  const absl::StatusOr<ScoredModel> scored = score_model(
-      ends_, block_count_,
-      [&](int64_t index) -> absl::StatusOr<DecoderBlock> {
-        return make_packed_block(config, source_tensors(inputs_.model), index,
-                                 blocks_[size_t(index)]);
-      },
-      inputs_.evaluation, make_rope_table(config, inputs_.evaluation.size(1)), ends_, &*original_,
-      score_progress(), stop_);
+absl::Status Recipe::record_block_stage() {
+  const absl::StatusOr<ScoredModel> scored =
+      score(inputs_.model.config(), ends_,
+            [&](int64_t index) { return packed_block(index, blocks_[size_t(index)]); });
   if (!scored.ok()) return scored.status();
-  meter_.add(score_units_);
   v1::StageScore& stage = *evaluation_.add_stages();
-  stage.set_stage(name);
+  stage.set_stage("block_ap");
   *stage.mutable_score() = to_proto(scored->score);
-  stage.set_seconds(report.seconds);
-  stage.set_tokens_per_second(report.tokens_per_second());
+  stage.set_seconds(block_report_.seconds);
+  stage.set_tokens_per_second(block_report_.tokens_per_second());
   return absl::OkStatus();
 }
 
@@ -379,15 +377,6 @@ void Recipe::report(v1::Progress progress) {
   v1::EngineEvent event;
   *event.mutable_progress() = std::move(progress);
   sink_(event);
-}
-
-ScoreProgress Recipe::score_progress() {
-  return [this](double fraction) {
-    v1::Progress progress;
-    progress.set_step(static_cast<int64_t>(fraction * static_cast<double>(block_count_ + 1)));
-    progress.set_step_count(block_count_ + 1);
-    report(std::move(progress));
-  };
 }
 
 }  // namespace qaas

@@ -31,6 +31,11 @@ class Recipe {
   absl::Status run();
 
  private:
+  // Blocks of the checkpoint, or over it what `quantized` holds. Each looks first whether the
+  // mapped files are still the ones that were opened.
+  absl::StatusOr<DecoderBlock> dense_block(int64_t index) const;
+  absl::StatusOr<DecoderBlock> packed_block(int64_t index, const QuantizedBlock& quantized) const;
+
   absl::Status score_baselines();
   absl::Status quantize_blocks();
   absl::Status train_scales();
@@ -38,10 +43,13 @@ class Recipe {
 
   absl::StatusOr<QuantizedBlock> quantize_block(int64_t index, const torch::Tensor& inputs,
                                                 const torch::Tensor& targets);
-  /// Blocks of a finished end-to-end stage, if an earlier attempt left all of them.
-  absl::StatusOr<bool> resume_end_to_end();
-  absl::StatusOr<LanguageModelScore> score_blocks(const std::vector<QuantizedBlock>& blocks);
-  absl::Status record_stage(const std::string& name, const TrainingReport& report);
+  /// What an earlier attempt left of a stage, by block. Damaged files and other hosts are warned
+  /// of.
+  std::vector<std::optional<QuantizedBlock>> load_checkpoints(BlockCheckpoints::Stage stage);
+  /// Scores a model on the evaluation text, against original_ once that is there.
+  absl::StatusOr<ScoredModel> score(const ModelConfig& config, const ModelEnds& ends,
+                                    const BlockSource& source);
+  absl::Status record_block_stage();
 
   // What the outside is told.
   void start_phase(v1::Phase phase);
@@ -49,7 +57,6 @@ class Recipe {
   absl::Status save_checkpoint(BlockCheckpoints::Stage stage, int64_t index);
   /// Reports `progress` completed by phase and meter, at most once a second.
   void report(v1::Progress progress);
-  ScoreProgress score_progress();
 
   const JobInputs& inputs_;
   const v1::JobSpec& spec_;
@@ -65,6 +72,7 @@ class Recipe {
   WorkMeter meter_;
   v1::Phase phase_ = v1::PHASE_LOADING;
   std::optional<BlockCheckpoints> checkpoints_;
+  bool other_host_ = false;  ///< a checkpoint of another host was taken
 
   std::optional<ScoredModel> original_;
   std::vector<QuantizedBlock> blocks_;  ///< finished so far
