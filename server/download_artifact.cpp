@@ -91,10 +91,11 @@ void DownloadArtifact::read_chunk() {
   std::string& content = *response_.mutable_content();
   const int64_t size = std::min(kChunkBytes, file_.size_bytes - position_);
   const absl::Status read = context_.artifacts.read(file_.key, position_, size, content);
-  if (!read.ok()) {
+  if (!read.ok() && !absl::IsNotFound(read)) {
     finish(read);
     return;
   }
+  // A row names the file: a store that does not have it has lost all of it.
   if (content.empty()) {
     finish(refusal(absl::StatusCode::kDataLoss, "ARTIFACT_DAMAGED",
                    absl::StrCat("'", file_.name, "' ends at byte ", position_, " of ",

@@ -62,8 +62,43 @@ const char* default_reason(absl::StatusCode code) {
       return "CANCELLED";
     case absl::StatusCode::kUnimplemented:
       return "UNIMPLEMENTED";
+    case absl::StatusCode::kDataLoss:
+      return "DATA_LOSS";
     default:
       return "INTERNAL";
+  }
+}
+
+// What a caller is told of an error that storage reports without a reason. Its own text names
+// hosts, roles, keys and statements, which are not the caller's business.
+const char* public_words(absl::StatusCode code) {
+  switch (code) {
+    case absl::StatusCode::kInvalidArgument:
+      return "a value in the request cannot be stored: a NUL character, or a number out of range";
+    case absl::StatusCode::kResourceExhausted:
+      return "the service has no room for the call now; try again later";
+    case absl::StatusCode::kUnavailable:
+      return "the service cannot reach its database or its files now; try again later";
+    case absl::StatusCode::kDataLoss:
+      return "a stored file is damaged";
+    default:
+      return "the service failed";
+  }
+}
+
+bool comes_from_storage(const absl::Status& status) {
+  switch (status.code()) {
+    case absl::StatusCode::kInternal:
+    case absl::StatusCode::kUnknown:
+      return true;
+    case absl::StatusCode::kInvalidArgument:
+    case absl::StatusCode::kResourceExhausted:
+    case absl::StatusCode::kUnavailable:
+    case absl::StatusCode::kDataLoss:
+    case absl::StatusCode::kPermissionDenied:
+      return !status.GetPayload(kErrorInfoUrl).has_value();
+    default:
+      return false;
   }
 }
 
@@ -153,12 +188,20 @@ absl::Status server_busy(const std::string& reason, const std::string& message) 
 grpc::Status to_grpc_status(const absl::Status& status) {
   if (status.ok()) return grpc::Status::OK;
   absl::Status sent = status;
-  if (status.code() == absl::StatusCode::kInternal || status.code() == absl::StatusCode::kUnknown) {
+  if (comes_from_storage(status)) {
     const std::string id = random_id();
     log_error(status.ToString(), {.request_id = id});
-    sent = refusal(status.code(), default_reason(status.code()),
-                   absl::StrCat("the service failed; its log says more under request id ", id),
-                   {{"request_id", id}});
+    // Permissions that the service lacks are its own trouble: no caller can mend them.
+    const absl::StatusCode code = status.code() == absl::StatusCode::kPermissionDenied
+                                      ? absl::StatusCode::kInternal
+                                      : status.code();
+    sent = refusal(
+        code, default_reason(code),
+        absl::StrCat(public_words(code), "; the service's log says more under request id ", id),
+        {{"request_id", id}});
+    if (code == absl::StatusCode::kResourceExhausted || code == absl::StatusCode::kUnavailable) {
+      sent = retry_after(sent, kBusyRetry);
+    }
   } else if (!status.GetPayload(kErrorInfoUrl).has_value()) {
     sent = refusal(status.code(), default_reason(status.code()), std::string(status.message()));
     status.ForEachPayload([&sent](absl::string_view url, const absl::Cord& payload) {

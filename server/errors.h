@@ -37,10 +37,11 @@ absl::Status retry_after(absl::Status status, std::chrono::milliseconds delay);
 /// The server has no room for the call now: kResourceExhausted with RetryInfo.
 absl::Status server_busy(const std::string& reason, const std::string& message);
 
-/// The translation for the wire. Codes are equal; the details travel as a serialized
-/// google.rpc.Status. A Status without ErrorInfo (from storage) gets one by its code. Details of
-/// kInternal and kUnknown are not the caller's business: the text is logged under a random id and
-/// only the id is sent.
+/// The translation for the wire; the details travel as a serialized google.rpc.Status. A Status
+/// that the server worded (refusal and the functions above) is sent as it is, and one by gRPC's own
+/// rules (CANCELLED, DEADLINE_EXCEEDED, UNIMPLEMENTED) gets an ErrorInfo. What storage reports
+/// without a reason, and every kInternal and kUnknown, keeps its code but not its text: that is
+/// logged under a random id, and the id is sent. kPermissionDenied of storage becomes kInternal.
 grpc::Status to_grpc_status(const absl::Status& status);
 
 }  // namespace qaas
