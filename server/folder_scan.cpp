@@ -3,12 +3,12 @@
 #include <algorithm>
 #include <sys/stat.h>
 #include <system_error>
+#include <utility>
 
-#include <absl/strings/escaping.h>
 #include <absl/strings/str_cat.h>
-#include <openssl/sha.h>
 
 #include "server/resource_names.h"
+#include "storage/checkpoint/digest.h"
 
 namespace qaas {
 namespace {
@@ -45,14 +45,7 @@ std::vector<File> visible_files(const fs::path& folder) {
   return files;
 }
 
-std::string sha256(const std::string& text) {
-  unsigned char digest[SHA256_DIGEST_LENGTH];
-  SHA256(reinterpret_cast<const unsigned char*>(text.data()), text.size(), digest);
-  return absl::BytesToHexString(
-      absl::string_view(reinterpret_cast<const char*>(digest), sizeof digest));
-}
-
-ScannedFolder scan_folder(const fs::path& folder) {
+absl::StatusOr<ScannedFolder> scan_folder(const fs::path& folder) {
   ScannedFolder scanned{.name = folder.filename().string()};
   std::string listing;
   for (const File& file : visible_files(folder)) {
@@ -61,7 +54,9 @@ ScannedFolder scan_folder(const fs::path& folder) {
     scanned.modified_seconds =
         std::max(scanned.modified_seconds, static_cast<int64_t>(file.modified.tv_sec));
   }
-  scanned.fingerprint = sha256(listing);
+  absl::StatusOr<std::string> fingerprint = sha256_text(listing);
+  if (!fingerprint.ok()) return fingerprint.status();
+  scanned.fingerprint = *std::move(fingerprint);
   return scanned;
 }
 
@@ -81,7 +76,9 @@ absl::StatusOr<std::vector<ScannedFolder>> scan_root(const fs::path& root) {
           !fs::is_directory(real, ignored)) {
         continue;
       }
-      folders.push_back(scan_folder(it->path()));
+      absl::StatusOr<ScannedFolder> scanned = scan_folder(it->path());
+      if (!scanned.ok()) return scanned.status();
+      folders.push_back(*std::move(scanned));
     }
   }
   if (error) {

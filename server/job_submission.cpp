@@ -10,12 +10,12 @@
 #include <absl/strings/str_join.h>
 #include <google/protobuf/io/coded_stream.h>
 #include <google/protobuf/io/zero_copy_stream_impl_lite.h>
-#include <openssl/sha.h>
 
 #include "proto/spec/job_spec.h"
 #include "server/errors.h"
 #include "server/forecast/forecast.h"
 #include "server/resource_names.h"
+#include "storage/checkpoint/digest.h"
 
 namespace qaas {
 namespace {
@@ -83,13 +83,6 @@ void check_dataset(const std::string& field, const std::string& name, const Fold
   }
 }
 
-std::string sha256_hex(const std::string& text) {
-  unsigned char digest[SHA256_DIGEST_LENGTH];
-  SHA256(reinterpret_cast<const unsigned char*>(text.data()), text.size(), digest);
-  return absl::BytesToHexString(
-      absl::string_view(reinterpret_cast<const char*>(digest), sizeof digest));
-}
-
 }  // namespace
 
 absl::StatusOr<v1::Job> prepare_job(const v1::JobSpec& spec, const FolderRegistry& folders) {
@@ -125,7 +118,7 @@ absl::Status check_request_id(const std::string& request_id) {
                                     "0b1c7f3e-5d0a-4c57-9a3e-2f6f0e3b8f11"));
 }
 
-std::string request_fingerprint(const v1::SubmitJobRequest& request) {
+absl::StatusOr<std::string> request_fingerprint(const v1::SubmitJobRequest& request) {
   std::string bytes;
   {
     google::protobuf::io::StringOutputStream stream(&bytes);
@@ -133,7 +126,7 @@ std::string request_fingerprint(const v1::SubmitJobRequest& request) {
     coded.SetSerializationDeterministic(true);
     request.SerializeToCodedStream(&coded);
   }
-  return sha256_hex(bytes);
+  return sha256_text(bytes);
 }
 
 }  // namespace qaas

@@ -22,6 +22,6 @@ absl::StatusOr<v1::Job> prepare_job(const v1::JobSpec& spec, const FolderRegistr
 absl::Status check_request_id(const std::string& request_id);
 
 /// Identifies the body of a request as sent: SHA-256 of its deterministic serialization, hex.
-std::string request_fingerprint(const v1::SubmitJobRequest& request);
+absl::StatusOr<std::string> request_fingerprint(const v1::SubmitJobRequest& request);
 
 }  // namespace qaas

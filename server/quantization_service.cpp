@@ -38,11 +38,12 @@ absl::Status submit(const ServiceContext& context, const v1::SubmitJobRequest& r
                     v1::Job* response) {
   const absl::Status request_id = check_request_id(request.request_id());
   if (!request_id.ok()) return request_id;
-  const std::string fingerprint = request_fingerprint(request);
+  const absl::StatusOr<std::string> fingerprint = request_fingerprint(request);
+  if (!fingerprint.ok()) return fingerprint.status();
   // A retry must find its job even if the model has changed or gone since.
   if (!request.request_id().empty() && !request.validate_only()) {
     absl::StatusOr<std::optional<v1::Job>> earlier =
-        context.jobs.find_submitted(kDefaultTenant, request.request_id(), fingerprint);
+        context.jobs.find_submitted(kDefaultTenant, request.request_id(), *fingerprint);
     if (!earlier.ok()) return job_error(earlier.status());
     if (earlier->has_value()) {
       *response = std::move(**earlier);
@@ -57,7 +58,7 @@ absl::Status submit(const ServiceContext& context, const v1::SubmitJobRequest& r
     return absl::OkStatus();
   }
   const absl::Status stored =
-      answer(context.jobs.submit(kDefaultTenant, *job, fingerprint), response);
+      answer(context.jobs.submit(kDefaultTenant, *job, *fingerprint), response);
   if (stored.ok()) {
     const absl::StatusOr<std::string> id = parse_job_name(response->name(), "name");
     log_info("job submitted",
@@ -148,18 +149,19 @@ grpc::ServerUnaryReactor* QuantizationService::CancelJob(grpc::CallbackServerCon
                    });
 }
 
-// No SQL, but matching many patterns against a large model takes longer than a gRPC thread may.
+// No SQL, but matching many patterns against a large model takes longer than a gRPC thread may: it
+// runs where SubmitJob does the same.
 grpc::ServerUnaryReactor* QuantizationService::Forecast(grpc::CallbackServerContext* call,
                                                         const v1::ForecastRequest* request,
                                                         v1::ForecastResponse* response) {
-  return run_unary_inline(
-      call, RpcRecord(context_.metrics, kForecast), *request, [this, request, response] {
-        absl::StatusOr<v1::Job> job = prepare_job(request->spec(), context_.folders);
-        if (!job.ok()) return job.status();
-        *response->mutable_forecast() = std::move(*job->mutable_forecast());
-        *response->mutable_spec() = std::move(*job->mutable_spec());
-        return absl::OkStatus();
-      });
+  return run_unary(call, RpcRecord(context_.metrics, kForecast), *request, context_.sql,
+                   [this, request, response] {
+                     absl::StatusOr<v1::Job> job = prepare_job(request->spec(), context_.folders);
+                     if (!job.ok()) return job.status();
+                     *response->mutable_forecast() = std::move(*job->mutable_forecast());
+                     *response->mutable_spec() = std::move(*job->mutable_spec());
+                     return absl::OkStatus();
+                   });
 }
 
 }  // namespace qaas

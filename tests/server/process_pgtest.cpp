@@ -226,6 +226,10 @@ TEST_F(ServerProcess, FullPoolRefusesInsteadOfWaiting) {
     });
   }
   wait_until([&] { return refused >= 4; }, "calls beyond one running and one waiting are refused");
+  v1::ForecastResponse forecast;
+  EXPECT_THAT(jobs().Forecast(call_context().get(), {}, &forecast),
+              IsRefusal(grpc::StatusCode::RESOURCE_EXHAUSTED, "SERVER_BUSY"))
+      << "it computes too long for a gRPC thread";
   lock.commit();
   for (std::thread& caller : callers) caller.join();
   EXPECT_EQ(served, 2);
