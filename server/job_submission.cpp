@@ -4,7 +4,6 @@
 #include <utility>
 #include <vector>
 
-#include <absl/strings/ascii.h>
 #include <absl/strings/escaping.h>
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_join.h>
@@ -110,11 +109,10 @@ absl::StatusOr<v1::Job> prepare_job(const v1::JobSpec& spec, const FolderRegistr
 }
 
 absl::Status check_request_id(const std::string& request_id) {
-  if (request_id.empty() || is_canonical_uuid(absl::AsciiStrToLower(request_id)))
-    return absl::OkStatus();
+  if (request_id.empty() || is_canonical_uuid(request_id)) return absl::OkStatus();
   return invalid_field("request_id",
                        absl::StrCat("found '", absl::CHexEscape(request_id.substr(0, 80)),
-                                    "'; expected a UUID such as "
+                                    "'; expected a UUID in lower case such as "
                                     "0b1c7f3e-5d0a-4c57-9a3e-2f6f0e3b8f11"));
 }
 

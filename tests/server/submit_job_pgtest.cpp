@@ -96,14 +96,17 @@ TEST_F(SubmitJob, RequestIdWithAnotherBodyIsRefused) {
   EXPECT_EQ(job_count(), 1);
 }
 
-TEST_F(SubmitJob, RequestIdThatIsNoUuidIsRefused) {
-  v1::SubmitJobRequest request;
-  *request.mutable_spec() = round_to_nearest();
-  request.set_request_id("my job");
-  v1::Job job;
-  const grpc::Status status = submit_request(request, job);
-  EXPECT_THAT(status, IsRefusal(grpc::StatusCode::INVALID_ARGUMENT, "FIELD_INVALID"));
-  EXPECT_THAT(violated_fields(status), ElementsAre("request_id"));
+// One UUID in two spellings would be two ids: a retry in the other case would submit twice.
+TEST_F(SubmitJob, RequestIdThatIsNoLowerCaseUuidIsRefused) {
+  for (const char* id : {"my job", "0B1C7F3E-5D0A-4C57-9A3E-2F6F0E3B8F11"}) {
+    v1::SubmitJobRequest request;
+    *request.mutable_spec() = round_to_nearest();
+    request.set_request_id(id);
+    v1::Job job;
+    const grpc::Status status = submit_request(request, job);
+    EXPECT_THAT(status, IsRefusal(grpc::StatusCode::INVALID_ARGUMENT, "FIELD_INVALID")) << id;
+    EXPECT_THAT(violated_fields(status), ElementsAre("request_id")) << id;
+  }
 }
 
 TEST_F(SubmitJob, ValidateOnlyAnswersWithoutNameAndReservesNothing) {
