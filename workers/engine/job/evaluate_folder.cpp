@@ -27,7 +27,10 @@ struct ScorableModel {
     return folder ? folder->config() : artifact->reader.config();
   }
   absl::StatusOr<DecoderBlock> block(int64_t index) const {
-    if (folder) return load_block(folder->config(), source_tensors(*folder), index);
+    if (folder) {
+      if (const absl::Status status = folder->check_unchanged(); !status.ok()) return status;
+      return load_block(folder->config(), source_tensors(*folder), index);
+    }
     return load_artifact_block(artifact->reader, index);
   }
 };

@@ -104,7 +104,13 @@ absl::StatusOr<JobInputs> load_inputs(const v1::Job& job, const RunFolders& fold
                         int64_t most) -> absl::StatusOr<torch::Tensor> {
     absl::StatusOr<std::string> data_digest = dataset_digest(path, stop);
     if (!data_digest.ok()) return data_digest.status();
-    inputs.dataset_digests[selection.dataset()] = *std::move(data_digest);
+    const auto [known, added] = inputs.dataset_digests.emplace(selection.dataset(), *data_digest);
+    if (!added && known->second != *data_digest) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(folders.calibration.string(), " and ", folders.evaluation.string(),
+                       " differ, but the spec calls both '", selection.dataset(),
+                       "'; give calibration.dataset or evaluation.dataset another name"));
+    }
     return load_ids(path, tokenizer->get(), selection, most, spec.seed(), vocab_size);
   };
   if (spec.method() != v1::METHOD_ROUND_TO_NEAREST) {

@@ -86,8 +86,14 @@ int run(const RunFlags& flags, std::stop_token stop) {
   std::string position = "loading";
   const EventSink sink = [&](const v1::EngineEvent& event) {
     if (event.has_phase_started()) position = phase_name(event.phase_started().phase());
-    if (event.has_block_finished()) {
-      position = absl::StrCat("block ", event.block_finished().block() + 2);
+    // The block in training, counted from 1; after the last one its scoring.
+    const v1::Progress& progress = event.progress();
+    if (progress.phase() == v1::PHASE_BLOCK_TRAINING && progress.loss() > 0) {
+      position = absl::StrCat("block ", progress.block() + 1);
+    }
+    if (const v1::BlockFinished& done = event.block_finished(); event.has_block_finished()) {
+      const bool last = done.block() + 1 == done.block_count();
+      position = last ? "after the last block" : absl::StrCat("block ", done.block() + 2);
     }
     writer.write(event);
   };
@@ -212,8 +218,10 @@ int main(int argc, char** argv) {
   eval->add_option("--original", options.original,
                    "Original model folder: also print the KL divergence from it");
   eval->add_option("--sequence-length", options.sequence_length,
-                   "Tokens per window (default: 2048, or the model's maximum where smaller)");
-  eval->add_option("--samples", options.samples, "Windows (default: all, at most 256)");
+                   "Tokens per window (default: 2048, or the model's maximum where smaller)")
+      ->check(CLI::Range(2, 131072));
+  eval->add_option("--samples", options.samples, "Windows (default: all, at most 256)")
+      ->check(CLI::Range(1, 1000000));
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {  // --help and --version too

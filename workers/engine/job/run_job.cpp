@@ -14,8 +14,10 @@ absl::Status run_job(const v1::Job& job, const RunFolders& folders, const EventS
   std::error_code error;
   std::filesystem::create_directories(folders.checkpoints, error);
   if (error) {
-    return absl::UnavailableError(
-        absl::StrCat("checkpoint folder ", folders.checkpoints.string(), ": ", error.message()));
+    const std::string text =
+        absl::StrCat("checkpoint folder ", folders.checkpoints.string(), ": ", error.message());
+    return error == std::errc::no_space_on_device ? absl::ResourceExhaustedError(text)
+                                                  : absl::UnavailableError(text);
   }
   v1::EngineEvent loading;
   loading.mutable_phase_started()->set_phase(v1::PHASE_LOADING);
