@@ -3,29 +3,13 @@
 #include <cmath>
 
 #include "workers/engine/kernels/decoder_kernels.h"
+#include "workers/engine/model/element_type.h"
 
 namespace qaas::ops {
 namespace {
 
-using kernels::Bfloat16Bits;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
-
-template <class T>
-T* data(const torch::Tensor& x) {
-  return static_cast<T*>(x.data_ptr());
-}
-
-/// Calls body(T{}) with the element type the kernels use for `type`.
-template <class Body>
-void with_element_type(torch::ScalarType type, const Body& body) {
-  if (type == torch::kBFloat16) {
-    body(Bfloat16Bits{});
-  } else {
-    TORCH_CHECK(type == torch::kFloat32, "products run in float32 or bfloat16, got ", type);
-    body(float{});
-  }
-}
 
 int threads() { return at::get_num_threads(); }
 
@@ -37,9 +21,9 @@ struct RmsNormFunction : torch::autograd::Function<RmsNormFunction> {
     torch::Tensor out = torch::empty_like(input, input.options().dtype(compute));
     torch::Tensor inverse = torch::empty({input.size(0)}, input.options());  // [tokens]
     with_element_type(compute, [&]<class T>(T) {
-      kernels::rms_norm_forward<T>(input.size(0), input.size(1), data<float>(input),
-                                   data<float>(weight), static_cast<float>(epsilon), data<T>(out),
-                                   data<float>(inverse), threads());
+      kernels::rms_norm_forward<T>(input.size(0), input.size(1), elements<float>(input),
+                                   elements<float>(weight), static_cast<float>(epsilon),
+                                   elements<T>(out), elements<float>(inverse), threads());
     });
     context->save_for_backward({input, weight, inverse});
     return out;
@@ -51,9 +35,10 @@ struct RmsNormFunction : torch::autograd::Function<RmsNormFunction> {
     const torch::Tensor grad = grads[0].contiguous();
     torch::Tensor grad_x = torch::empty_like(x), grad_weight = torch::empty_like(weight);
     with_element_type(grad.scalar_type(), [&]<class T>(T) {
-      kernels::rms_norm_backward<T>(x.size(0), x.size(1), data<float>(x), data<float>(weight),
-                                    data<float>(inverse), data<T>(grad), nullptr,
-                                    data<float>(grad_x), data<float>(grad_weight), threads());
+      kernels::rms_norm_backward<T>(x.size(0), x.size(1), elements<float>(x),
+                                    elements<float>(weight), elements<float>(inverse),
+                                    elements<T>(grad), nullptr, elements<float>(grad_x),
+                                    elements<float>(grad_weight), threads());
     });
     return {grad_x, grad_weight, {}, {}};
   }
@@ -65,8 +50,8 @@ struct SwigluFunction : torch::autograd::Function<SwigluFunction> {
     const torch::Tensor g = gate.contiguous(), u = up.contiguous();
     torch::Tensor out = torch::empty_like(g);
     with_element_type(g.scalar_type(), [&]<class T>(T) {
-      kernels::swiglu_forward<T>(g.size(0), g.size(1), g.size(1), data<T>(g), data<T>(u),
-                                 data<T>(out), threads());
+      kernels::swiglu_forward<T>(g.size(0), g.size(1), g.size(1), elements<T>(g), elements<T>(u),
+                                 elements<T>(out), threads());
     });
     context->save_for_backward({g, u});
     return out;
@@ -78,9 +63,9 @@ struct SwigluFunction : torch::autograd::Function<SwigluFunction> {
     const torch::Tensor grad = grads[0].contiguous();
     torch::Tensor grad_gate = torch::empty_like(gate), grad_up = torch::empty_like(up);
     with_element_type(gate.scalar_type(), [&]<class T>(T) {
-      kernels::swiglu_backward<T>(gate.size(0), gate.size(1), gate.size(1), data<T>(gate),
-                                  data<T>(up), data<T>(grad), data<T>(grad_gate), data<T>(grad_up),
-                                  threads());
+      kernels::swiglu_backward<T>(gate.size(0), gate.size(1), gate.size(1), elements<T>(gate),
+                                  elements<T>(up), elements<T>(grad), elements<T>(grad_gate),
+                                  elements<T>(grad_up), threads());
     });
     return {grad_gate, grad_up};
   }
@@ -105,9 +90,9 @@ struct HeadLayout {
     torch::Tensor out =
         torch::empty({shape.sequences * shape.heads, shape.positions, shape.head_dim}, x.options());
     with_element_type(x.scalar_type(), [&]<class T>(T) {
-      kernels::rotate_heads<T>(shape, data<float>(cosine), data<float>(sine),
-                               kernels::Rotation::kForward, data<T>(x), by_token(), data<T>(out),
-                               by_head(), threads());
+      kernels::rotate_heads<T>(shape, elements<float>(cosine), elements<float>(sine),
+                               kernels::Rotation::kForward, elements<T>(x), by_token(),
+                               elements<T>(out), by_head(), threads());
     });
     return out;
   }
@@ -117,9 +102,9 @@ struct HeadLayout {
     torch::Tensor out = torch::empty(
         {shape.sequences * shape.positions, shape.heads * shape.head_dim}, grad.options());
     with_element_type(grad.scalar_type(), [&]<class T>(T) {
-      kernels::rotate_heads<T>(shape, data<float>(cosine), data<float>(sine),
-                               kernels::Rotation::kBackward, data<T>(grad), by_head(), data<T>(out),
-                               by_token(), threads());
+      kernels::rotate_heads<T>(shape, elements<float>(cosine), elements<float>(sine),
+                               kernels::Rotation::kBackward, elements<T>(grad), by_head(),
+                               elements<T>(out), by_token(), threads());
     });
     return out;
   }
@@ -154,7 +139,7 @@ struct AttentionFunction : torch::autograd::Function<AttentionFunction> {
     with_element_type(scores.scalar_type(), [&]<class T>(T) {
       kernels::softmax_causal_forward<T>(batch * heads, seq,
                                          static_cast<float>(1.0 / std::sqrt(double(dim))),
-                                         data<T>(scores), data<T>(scores), threads());
+                                         elements<T>(scores), elements<T>(scores), threads());
     });
     const torch::Tensor mixed = torch::bmm(scores, values);  // [batch * kv_heads, rows, dim]
     context->save_for_backward({queries, keys, values, scores, cosine, sine});
@@ -181,9 +166,10 @@ struct AttentionFunction : torch::autograd::Function<AttentionFunction> {
     torch::Tensor grad_scores =
         torch::bmm(grad, values.transpose(1, 2));  // [batch * kv_heads, rows, seq]
     with_element_type(grad_scores.scalar_type(), [&]<class T>(T) {
-      kernels::softmax_causal_backward<T>(
-          batch * heads, seq, static_cast<float>(1.0 / std::sqrt(double(dim))),
-          data<T>(probabilities), data<T>(grad_scores), data<T>(grad_scores), threads());
+      kernels::softmax_causal_backward<T>(batch * heads, seq,
+                                          static_cast<float>(1.0 / std::sqrt(double(dim))),
+                                          elements<T>(probabilities), elements<T>(grad_scores),
+                                          elements<T>(grad_scores), threads());
     });
     const torch::Tensor grad_queries = torch::bmm(grad_scores, keys);
     const torch::Tensor grad_keys =
@@ -224,9 +210,9 @@ double cross_entropy_(torch::Tensor& logits, const torch::Tensor& targets, doubl
   const torch::Tensor labels = targets.contiguous();
   torch::Tensor losses = torch::empty({logits.size(0)}, torch::kFloat32);
   with_element_type(logits.scalar_type(), [&]<class T>(T) {
-    kernels::cross_entropy<T>(logits.size(0), logits.size(1), data<T>(logits),
-                              data<int64_t>(labels), static_cast<float>(scale), data<float>(losses),
-                              data<T>(logits), threads());
+    kernels::cross_entropy<T>(logits.size(0), logits.size(1), elements<T>(logits),
+                              elements<int64_t>(labels), static_cast<float>(scale),
+                              elements<float>(losses), elements<T>(logits), threads());
   });
   return losses.sum(torch::kFloat64).item<double>();
 }

@@ -1,6 +1,7 @@
 #include "workers/engine/quant/affine.h"
 
 #include "workers/engine/kernels/quantization_kernels.h"
+#include "workers/engine/model/element_type.h"
 
 namespace qaas {
 namespace {
@@ -23,10 +24,6 @@ torch::Tensor straight_through(const torch::Tensor& x, const torch::Tensor& valu
   return StraightThrough::apply(x, value);
 }
 
-kernels::Bfloat16Bits* bfloat16_bits(const torch::Tensor& x) {
-  return reinterpret_cast<kernels::Bfloat16Bits*>(x.data_ptr<at::BFloat16>());
-}
-
 kernels::GroupedMatrix grouped(const torch::Tensor& weight, int64_t group_size, int64_t bits) {
   return {weight.size(0), weight.size(1), group_size, static_cast<int>(bits)};
 }
@@ -45,15 +42,10 @@ struct FusedFakeQuantize : torch::autograd::Function<FusedFakeQuantize> {
     torch::Tensor weight_hat = torch::empty_like(weight, weight.options().dtype(compute));
     const auto shape = grouped(weight, group_size, bits);
     const int threads = at::get_num_threads();
-    if (compute == torch::kBFloat16) {
+    with_element_type(compute, [&]<class T>(T) {
       kernels::fake_quantize_forward(shape, weight.data_ptr<float>(), used_scale.data_ptr<float>(),
-                                     used_zero.data_ptr<float>(), bfloat16_bits(weight_hat),
-                                     threads);
-    } else {
-      kernels::fake_quantize_forward(shape, weight.data_ptr<float>(), used_scale.data_ptr<float>(),
-                                     used_zero.data_ptr<float>(), weight_hat.data_ptr<float>(),
-                                     threads);
-    }
+                                     used_zero.data_ptr<float>(), elements<T>(weight_hat), threads);
+    });
     context->save_for_backward({weight, used_scale, used_zero});
     context->saved_data["bits"] = bits;
     context->saved_data["group_size"] = group_size;
@@ -75,17 +67,12 @@ struct FusedFakeQuantize : torch::autograd::Function<FusedFakeQuantize> {
     torch::Tensor grad_zero = symmetric ? torch::Tensor() : torch::empty_like(zero_point);
     float* grad_zero_data = symmetric ? nullptr : grad_zero.data_ptr<float>();
     const int threads = at::get_num_threads();
-    if (grad.scalar_type() == torch::kBFloat16) {
+    with_element_type(grad.scalar_type(), [&]<class T>(T) {
       kernels::fake_quantize_backward(shape, weight.data_ptr<float>(), scale.data_ptr<float>(),
-                                      zero_point.data_ptr<float>(), bfloat16_bits(grad),
+                                      zero_point.data_ptr<float>(), elements<T>(grad),
                                       grad_weight.data_ptr<float>(), grad_scale.data_ptr<float>(),
                                       grad_zero_data, threads);
-    } else {
-      kernels::fake_quantize_backward(shape, weight.data_ptr<float>(), scale.data_ptr<float>(),
-                                      zero_point.data_ptr<float>(), grad.data_ptr<float>(),
-                                      grad_weight.data_ptr<float>(), grad_scale.data_ptr<float>(),
-                                      grad_zero_data, threads);
-    }
+    });
     return {grad_weight, grad_scale, grad_zero, {}, {}, {}, {}};
   }
 };

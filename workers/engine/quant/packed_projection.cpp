@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "workers/engine/kernels/quantization_kernels.h"
+#include "workers/engine/model/element_type.h"
 #include "workers/engine/quant/affine.h"
 
 namespace qaas {
@@ -18,14 +19,10 @@ torch::Tensor dequantize(const torch::Tensor& packed, const torch::Tensor& zero,
   torch::Tensor weight = torch::empty({shape.rows, shape.cols}, torch::dtype(type));
   const auto* words = reinterpret_cast<const uint32_t*>(packed.data_ptr<int32_t>());
   const int threads = at::get_num_threads();
-  if (type == torch::kBFloat16) {
-    kernels::unpack_dequantize(
-        shape, words, scale.data_ptr<float>(), zero.data_ptr<float>(),
-        reinterpret_cast<kernels::Bfloat16Bits*>(weight.data_ptr<at::BFloat16>()), threads);
-  } else {
+  with_element_type(type, [&]<class T>(T) {
     kernels::unpack_dequantize(shape, words, scale.data_ptr<float>(), zero.data_ptr<float>(),
-                               weight.data_ptr<float>(), threads);
-  }
+                               elements<T>(weight), threads);
+  });
   return weight;
 }
 
@@ -62,16 +59,11 @@ struct PackedProduct : torch::autograd::Function<PackedProduct> {
       grad_scale = torch::empty_like(scale);
       const auto* words = reinterpret_cast<const uint32_t*>(packed.data_ptr<int32_t>());
       const int threads = at::get_num_threads();
-      if (grad_weight.scalar_type() == torch::kBFloat16) {
-        kernels::packed_scale_gradient(
-            shape, words, zero.data_ptr<float>(),
-            reinterpret_cast<const kernels::Bfloat16Bits*>(grad_weight.data_ptr<at::BFloat16>()),
-            grad_scale.data_ptr<float>(), threads);
-      } else {
+      with_element_type(grad_weight.scalar_type(), [&]<class T>(T) {
         kernels::packed_scale_gradient(shape, words, zero.data_ptr<float>(),
-                                       grad_weight.data_ptr<float>(), grad_scale.data_ptr<float>(),
+                                       elements<T>(grad_weight), grad_scale.data_ptr<float>(),
                                        threads);
-      }
+      });
     }
     return {grad_x, grad_scale, {}, {}, {}, {}};
   }
