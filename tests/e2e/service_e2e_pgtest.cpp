@@ -58,8 +58,7 @@ class ServiceTest : public PostgresTest {
     fs::copy(demo / "models" / "kjv-sotu-4m", folder() / "models" / "demo");
     for (const std::string& text :
          {std::string("sotu-calibration"), std::string("sotu-evaluation")}) {
-      fs::copy(demo / "datasets" / text, folder() / "datasets" / text,
-               fs::copy_options::recursive);
+      fs::copy(demo / "datasets" / text, folder() / "datasets" / text, fs::copy_options::recursive);
     }
     auto arguments = shared(program("qaas-server"));
     arguments.insert(arguments.begin() + 1, "serve");

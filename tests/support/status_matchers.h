@@ -5,7 +5,6 @@
 
 #include <absl/status/status.h>
 #include <absl/status/statusor.h>
-
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -36,11 +35,11 @@ MATCHER_P2(StatusIs, code, message,
 }  // namespace qaas::testing
 
 /// Fails the test unless `expression` is OK; else assigns its value to `declaration`.
-#define QAAS_ASSERT_OK_AND_ASSIGN(declaration, expression)                                  \
+#define QAAS_ASSERT_OK_AND_ASSIGN(declaration, expression) \
   QAAS_ASSERT_OK_AND_ASSIGN_IMPL(QAAS_CONCATENATE(status_or_, __LINE__), declaration, expression)
 #define QAAS_ASSERT_OK_AND_ASSIGN_IMPL(temporary, declaration, expression) \
-  auto temporary = (expression);                                          \
-  ASSERT_TRUE(temporary.ok()) << temporary.status().ToString();           \
+  auto temporary = (expression);                                           \
+  ASSERT_TRUE(temporary.ok()) << temporary.status().ToString();            \
   declaration = std::move(temporary).value()
 #define QAAS_CONCATENATE(a, b) QAAS_CONCATENATE_IMPL(a, b)
 #define QAAS_CONCATENATE_IMPL(a, b) a##b

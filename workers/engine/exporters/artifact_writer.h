@@ -61,8 +61,8 @@ class ArtifactWriter {
   absl::Status add_source_tensor(const std::string& name);
 
   /// A trained tensor that stays in floating point (a norm), rounded to F16, the type of
-  /// the artifact. kInvalidArgument, naming it: not a tensor of the model, given before, another number
-  /// of values, or a value that is not finite in that type.
+  /// the artifact. kInvalidArgument, naming it: not a tensor of the model, given before, another
+  /// number of values, or a value that is not finite in that type.
   absl::Status add_floats(const std::string& name, std::span<const float> values);
 
   /// Writes everything but the manifest; a manifest left by an earlier attempt is removed first.
