@@ -138,11 +138,13 @@ class ServiceTest : public PostgresTest {
   }
 
   /// Waits until the server has read the model, submits, and returns the job's id.
-  std::string submit() {
+  std::string submit(const std::vector<std::string>& more_flags = {}) {
     EXPECT_TRUE(eventually([this] {
       return qaas({"--json", "models", "demo"}).text.find("STATE_READY") != std::string::npos;
     }));
-    const Answer answer = qaas(job());
+    std::vector<std::string> words = job();
+    words.insert(words.end(), more_flags.begin(), more_flags.end());
+    const Answer answer = qaas(words);
     EXPECT_EQ(answer.exit_code, 0) << answer.text;
     std::smatch found;
     EXPECT_TRUE(std::regex_search(answer.text, found, std::regex("jobs/([0-9a-f-]{36})")))
@@ -236,7 +238,9 @@ TEST_F(ServiceTest, AJobSurvivesTheDeathOfItsWorker) {
 
 TEST_F(ServiceTest, AJobIsCancelledInTheMiddleOfABlock) {
   start_worker();
-  const std::string id = submit();
+  // Long enough that it cannot finish before the cancellation arrives.
+  std::ofstream(folder() / "long.json") << R"({"block_ap": {"epochs": 100}})";
+  const std::string id = submit({"--spec", (folder() / "long.json").string()});
   ASSERT_TRUE(eventually([&] { return get(id).progress().phase() == v1::PHASE_BLOCK_TRAINING; }))
       << worker_->output();
   const Answer cancelled = qaas({"cancel", id});

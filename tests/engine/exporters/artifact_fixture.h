@@ -88,7 +88,7 @@ class ArtifactTest : public ::testing::Test {
   /// Runs the Python reader over the folder and compares every dequantized value bit for bit.
   void expect_python_agrees() {
     const std::filesystem::path script =
-        std::filesystem::path(__FILE__).parent_path() / "unpack_gptq.py";
+        testing::source_folder() / "tests/engine/exporters/unpack_gptq.py";
     const std::filesystem::path values = folder_.path() / "weights.bin";
     const std::string command = "/usr/bin/python3 '" + script.string() + "' '" + out_.string() +
                                 "' > '" + values.string() + "'";

@@ -138,7 +138,7 @@ TEST_F(ArtifactReaderTest, RefusesAMissingAnUnknownAndAMistypedTensor) {
 }
 
 TEST_F(ArtifactReaderTest, TheCheckedInArtifactOfVersionOneIsStillRead) {
-  const fs::path golden = fs::path(__FILE__).parent_path() / "../../data/artifacts/version_1";
+  const fs::path golden = testing::source_folder() / "tests/data/artifacts/version_1";
   QAAS_ASSERT_OK_AND_ASSIGN(const ArtifactReader reader, ArtifactReader::open(golden));
   EXPECT_THAT(reader.verify_digests(), IsOk());
   std::string values;

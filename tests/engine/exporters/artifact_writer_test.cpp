@@ -79,14 +79,16 @@ TEST_F(ArtifactWriterTest, ExceptionsAreReadBackByUsAndByAnIndependentReader) {
                          original.bytes.end()));
 }
 
-TEST_F(ArtifactWriterTest, TensorsInFloatingPointKeepTheSourcesType) {
+TEST_F(ArtifactWriterTest, TrainedNormsAreF16AndOtherTensorsKeepTheSourcesType) {
   write({2, 64, false});
   QAAS_ASSERT_OK_AND_ASSIGN(const ArtifactReader reader, ArtifactReader::open(out_));
   const TensorView& norm = reader.tensor("model.norm.weight");
-  EXPECT_EQ(norm.dtype, Dtype::kBf16);
-  EXPECT_EQ(norm.bytes[0], std::byte{0xc0});  // 1.5 in bf16 is 3fc0
-  EXPECT_EQ(norm.bytes[1], std::byte{0x3f});
-  EXPECT_EQ(reader.tensor("model.embed_tokens.weight").bytes.size(), 64u * 128 * 2);
+  EXPECT_EQ(norm.dtype, Dtype::kF16);
+  EXPECT_EQ(norm.bytes[0], std::byte{0x00});  // 1.5 in fp16 is 3e00
+  EXPECT_EQ(norm.bytes[1], std::byte{0x3e});
+  const TensorView& embedding = reader.tensor("model.embed_tokens.weight");
+  EXPECT_EQ(embedding.dtype, Dtype::kBf16);
+  EXPECT_EQ(embedding.bytes.size(), 64u * 128 * 2);
   EXPECT_EQ(reader.config().hidden_size, 128);
   EXPECT_EQ(reader.weight_bytes(), static_cast<int64_t>(fs::file_size(out_ / "model.safetensors")));
 }

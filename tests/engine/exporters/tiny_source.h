@@ -8,23 +8,11 @@
 #include <gtest/gtest.h>
 
 #include "storage/checkpoint/model_folder.h"
+#include "tests/support/temporary_folder.h"
 #include "workers/engine/exporters/gptq_config.h"
 #include "workers/engine/quant/quantized_weight.h"
 
 namespace qaas::testing {
-
-/// A folder of its own under the system's temporary one, removed with everything in it.
-class TemporaryFolder {
- public:
-  TemporaryFolder();
-  ~TemporaryFolder();
-  TemporaryFolder(const TemporaryFolder&) = delete;
-  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
-  const std::filesystem::path& path() const { return path_; }
-
- private:
-  std::filesystem::path path_;
-};
 
 /// Writes a one-block Llama (hidden 128, intermediate 256, 4 heads, 2 of keys and values, bf16,
 /// tied) with random weights and two side files, and opens it.

@@ -61,12 +61,12 @@ def compare(name, model, encode_texts, sentencepiece_ids, texts):
 def main():
     encode_texts, sentencepiece_ids, repository = sys.argv[1:]
     demo = Path(repository) / "tests/data/demo/datasets"
-    prose = (demo / "sotu-evaluation.txt").read_text(encoding="utf-8")
+    prose = (demo / "sotu-evaluation/text.txt").read_text(encoding="utf-8")
     texts = corpus(prose)
     failed = False
     with tempfile.TemporaryDirectory() as work:
         # The trainer passes over long lines.
-        sentences = (demo / "sotu-calibration.txt").read_text(encoding="utf-8").replace(". ", ".\n")
+        sentences = (demo / "sotu-calibration/text.txt").read_text(encoding="utf-8").replace(". ", ".\n")
         training = Path(work) / "training.txt"
         training.write_text(sentences, encoding="utf-8")
         for name, flags in VARIANTS.items():
