@@ -28,6 +28,7 @@ thread_folders=(tests/storage/database tests/agent)
 address() {
   build build-asan address,undefined "${address_folders[@]/%//all}"
   export ASAN_OPTIONS=detect_stack_use_after_return=1:strict_string_checks=1
+  export LSAN_OPTIONS=suppressions=$PWD/tests/leak_suppressions.txt:print_suppressions=0
   export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
   local folder
   for folder in "${address_folders[@]}"; do
@@ -38,6 +39,7 @@ address() {
 thread() {
   build build-tsan thread "${thread_folders[@]/%//all}"
   export TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1
+  TSAN_OPTIONS+=:suppressions=$PWD/tests/thread_suppressions.txt
   local folder
   for folder in "${thread_folders[@]}"; do
     # Newer kernels randomise addresses more than this ThreadSanitizer can follow.

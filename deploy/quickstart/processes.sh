@@ -33,11 +33,13 @@ make_service_folder() { # FOLDER MODE
   chmod "$2" "$1"
 }
 
-start_time() { # PID: in clock ticks since boot; fails if there is no such process
+# PID: in clock ticks since boot; fails if there is no such process, or only its exit status is left.
+start_time() {
   local stat
   stat=$(cat "/proc/$1/stat" 2>/dev/null) || return 1
   stat=${stat##*) }
   set -- $stat
+  [[ $1 != Z ]] || return 1
   echo "${20}"
 }
 

@@ -60,7 +60,7 @@ Running now
   command line     $app/bin/qaas --server 127.0.0.1:$grpc_port
   models, texts    $state/models, $state/datasets: put your own folders there
   logs             $state/logs
-  to stop          deploy/quickstart.sh stop
+  to stop          ${QAAS_STATE:+QAAS_STATE=$state }deploy/quickstart.sh stop
 
 ADDRESSES
 }
