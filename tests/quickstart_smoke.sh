@@ -56,6 +56,8 @@ deploy/quickstart.sh stop
 deploy/quickstart.sh status >"$scratch/status.log" && exit 1
 expect "does not run" "$scratch/status.log"
 while read -r pid _; do
-  [[ ! -d /proc/$pid ]] || { echo "quickstart smoke: pid $pid is left" && exit 1; }
+  # An exit status that PID 1 has not fetched yet is no process.
+  grep -qs '^State:[[:space:]]*[^Z]' "/proc/$pid/status" &&
+    echo "quickstart smoke: pid $pid is left" && exit 1
 done <<<"$pids_of_first"
 echo "quickstart smoke: passed"
