@@ -57,7 +57,7 @@ deploy/quickstart.sh status >"$scratch/status.log" && exit 1
 expect "does not run" "$scratch/status.log"
 while read -r pid _; do
   # An exit status that PID 1 has not fetched yet is no process.
-  if grep -qs '^State:[[:space:]]*[^Z]' "/proc/$pid/status"; then
+  if grep -qs '^State:[[:space:]]*[^Z[:space:]]' "/proc/$pid/status"; then
     echo "quickstart smoke: pid $pid is left" && exit 1
   fi
 done <<<"$pids_of_first"
