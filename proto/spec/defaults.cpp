@@ -49,7 +49,7 @@ void fill_block_ap(v1::BlockApOptions& options, int bits) {
   fill_adam(options);
 }
 
-void fill_e2e_qp(v1::E2eQpOptions& options, int bits, const v1::DataSelection& calibration) {
+void fill_e2e_qp(v1::EndToEndOptions& options, int bits, const v1::DataSelection& calibration) {
   if (!options.has_epochs()) options.set_epochs(1);
   if (!options.has_batch_size()) {
     options.set_batch_size(calibration.has_samples()

@@ -299,7 +299,7 @@ void SpecCheck::check_block_ap(const v1::BlockApOptions& options) {
 }
 
 void SpecCheck::check_e2e_qp(const v1::JobSpec& spec) {
-  const v1::E2eQpOptions& options = spec.e2e_qp();
+  const v1::EndToEndOptions& options = spec.e2e_qp();
   check_stage("e2e_qp", options);
   if (options.has_micro_batch_size()) {
     const int batch = with_defaults(spec, v1::Model()).e2e_qp().batch_size();

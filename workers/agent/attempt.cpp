@@ -135,6 +135,15 @@ void Attempt::forward(const v1::EngineEvent& event, EventSender& sender) {
     case v1::EngineEvent::kWarning:
       *forwarded.mutable_warning() = event.warning();
       break;
+    case v1::EngineEvent::kTrainingCurve:
+      *forwarded.mutable_training_curve() = event.training_curve();
+      break;
+    case v1::EngineEvent::kSignalReport:
+      *forwarded.mutable_signal_report() = event.signal_report();
+      break;
+    case v1::EngineEvent::kAutomaticDecision:
+      *forwarded.mutable_automatic_decision() = event.automatic_decision();
+      break;
     case v1::EngineEvent::kArtifactWritten:
       artifact_files_.assign(event.artifact_written().files().begin(),
                              event.artifact_written().files().end());

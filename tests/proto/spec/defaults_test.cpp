@@ -56,7 +56,7 @@ TEST(SpecDefaults, AreThoseOfTheProtoComments) {
   EXPECT_EQ(block_ap.adam_epsilon(), 1e-8);
   EXPECT_EQ(block_ap.weight_decay(), 0);
 
-  const v1::E2eQpOptions& e2e_qp = spec.e2e_qp();
+  const v1::EndToEndOptions& e2e_qp = spec.e2e_qp();
   EXPECT_EQ(e2e_qp.epochs(), 1);
   EXPECT_EQ(e2e_qp.batch_size(), 32);
   EXPECT_EQ(e2e_qp.micro_batch_size(), 4);

@@ -56,6 +56,8 @@ std::string phase_name(v1::Phase phase) {
       return "evaluating";
     case v1::PHASE_PUBLISHING:
       return "publishing";
+    case v1::PHASE_PREPARING:
+      return "preparing";
     default:
       return "working";
   }

@@ -27,7 +27,7 @@ BlockApOptions block_ap_options(const v1::JobSpec& spec, torch::ScalarType compu
 }
 
 EndToEndOptions end_to_end_options(const v1::JobSpec& spec, torch::ScalarType compute) {
-  const v1::E2eQpOptions& from = spec.e2e_qp();
+  const v1::EndToEndOptions& from = spec.e2e_qp();
   const bool constant = from.schedule() == v1::LEARNING_RATE_SCHEDULE_CONSTANT;
   return {.epochs = from.epochs(),
           .batch_size = from.batch_size(),
