@@ -86,6 +86,18 @@ TEST(RopeTable, AShorterTableIsTheStartOfALongerOne) {
       same_bits(make_rope_table(config, 7).sine, make_rope_table(config, 30).sine.slice(0, 0, 7)));
 }
 
+TEST(Embed, IntoAGivenStreamGivesTheSameBits) {
+  const TemporaryFolder folder;
+  for (const Dtype dtype : {Dtype::kF32, Dtype::kF16}) {
+    const ModelFolder model = write_tiny_llama(folder / dtype_name(dtype), {.dtype = dtype});
+    const ModelEnds ends = load_ends(model.config(), source_of(model));
+    const torch::Tensor ids = torch::randint(model.config().vocab_size, {3, 11}, torch::kInt64);
+    const torch::Tensor stream = torch::empty({3, 11, model.config().hidden_size});
+    embed_into(ends, ids, stream);
+    EXPECT_TRUE(same_bits(stream, embed(ends, ids)));
+  }
+}
+
 /// Next-token log-probabilities of the engine's model, [windows, seq, vocab].
 torch::Tensor engine_log_probabilities(const ModelFolder& model, const torch::Tensor& ids) {
   const torch::NoGradGuard no_grad;

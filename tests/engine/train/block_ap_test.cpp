@@ -160,6 +160,13 @@ TEST_F(BlockApTest, SameOptionsGiveTheSameBits) {
   EXPECT_FALSE(torch::equal(trained(), once));
 }
 
+TEST_F(BlockApTest, AStreamAdvancesInPlaceToTheSameBits) {
+  DecoderBlock block = dense();
+  const torch::Tensor stream = inputs_.clone();
+  run_block_into(block, stream, stream, rope_, torch::kFloat32);
+  EXPECT_TRUE(same_bits(stream, targets_));
+}
+
 TEST_F(BlockApTest, StopsAtTheNextStepWhenAsked) {
   std::stop_source stop;
   DecoderBlock block = prepared({.bits = 2, .group_size = 32});

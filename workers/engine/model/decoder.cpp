@@ -75,6 +75,12 @@ torch::Tensor embed(const ModelEnds& ends, const torch::Tensor& ids) {
       .view({ids.size(0), ids.size(1), ends.embedding.size(1)});
 }
 
+void embed_into(const ModelEnds& ends, const torch::Tensor& ids, const torch::Tensor& stream) {
+  for (int64_t window = 0; window < ids.size(0); ++window) {
+    stream[window].copy_(ends.embedding.index_select(0, ids[window]));
+  }
+}
+
 torch::Tensor final_hidden(const ModelEnds& ends, const torch::Tensor& residual) {
   return ops::rms_norm(residual, ends.final_norm, ends.epsilon, torch::kFloat32);
 }

@@ -42,6 +42,9 @@ std::string block_prefix(int64_t index);
 /// ids: [windows, seq] int64 → [windows, seq, dim].
 torch::Tensor embed(const ModelEnds& ends, const torch::Tensor& ids);
 
+/// The same written to `stream`, [windows, seq, dim] float32, a window at a time.
+void embed_into(const ModelEnds& ends, const torch::Tensor& ids, const torch::Tensor& stream);
+
 /// Final norm: [tokens, dim] float32 residual stream → same.
 torch::Tensor final_hidden(const ModelEnds& ends, const torch::Tensor& residual);
 

@@ -86,18 +86,23 @@ absl::StatusOr<TrainingReport> block_ap(DecoderBlock& block, const torch::Tensor
 
 torch::Tensor run_block(DecoderBlock& block, const torch::Tensor& inputs, const RopeTable& rope,
                         torch::ScalarType compute) {
+  torch::Tensor outputs = torch::empty_like(inputs);
+  run_block_into(block, inputs, outputs, rope, compute);
+  return outputs;
+}
+
+void run_block_into(DecoderBlock& block, const torch::Tensor& inputs, const torch::Tensor& outputs,
+                    const RopeTable& rope, torch::ScalarType compute) {
   const torch::NoGradGuard no_grad;
   // Enough tokens at a time to keep the products efficient, few enough to stay in the caches.
   constexpr int64_t kTokensAtATime = 1024;
   const int64_t windows = inputs.size(0);
   const int64_t batch = std::max<int64_t>(1, kTokensAtATime / inputs.size(1));
-  torch::Tensor outputs = torch::empty_like(inputs);
   for (int64_t first = 0; first < windows; first += batch) {
     const int64_t last = std::min(first + batch, windows);
     outputs.slice(0, first, last)
         .copy_(block->forward(inputs.slice(0, first, last), rope, compute));
   }
-  return outputs;
 }
 
 }  // namespace qaas

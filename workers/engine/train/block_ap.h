@@ -39,4 +39,9 @@ absl::StatusOr<TrainingReport> block_ap(DecoderBlock& block, const torch::Tensor
 torch::Tensor run_block(DecoderBlock& block, const torch::Tensor& inputs, const RopeTable& rope,
                         torch::ScalarType compute);
 
+/// The same written to `outputs` (of the inputs' shape), which may be `inputs` itself: a stream
+/// then advances in place and exists once. In memory at a time besides: a few windows' activations.
+void run_block_into(DecoderBlock& block, const torch::Tensor& inputs, const torch::Tensor& outputs,
+                    const RopeTable& rope, torch::ScalarType compute);
+
 }  // namespace qaas
