@@ -87,5 +87,10 @@ TEST(TrainingReport, LossesAtBothEndsAreMeansOfAtMostSixteenSteps) {
   EXPECT_EQ(report.final_loss(), 1.0);
 }
 
+TEST(LearningRateUnit, AStepSizeScalesTheRateAndAnAbsoluteOneStays) {
+  EXPECT_EQ(absolute_learning_rate(0.5, LearningRateUnit::kStepSize, 0.25), 0.125);
+  EXPECT_EQ(absolute_learning_rate(0.5, LearningRateUnit::kAbsolute, 0.25), 0.5);
+}
+
 }  // namespace
 }  // namespace qaas

@@ -13,16 +13,20 @@ BlockApOptions block_ap_options(const v1::JobSpec& spec, torch::ScalarType compu
                     .weight_decay = from.weight_decay()};
   BlockApOptions options{.epochs = from.epochs(),
                          .batch_size = from.batch_size(),
-                         .quant = adam,
+                         .scale = adam,
+                         .zero_point = adam,
                          .weight = adam,
+                         .norm = adam,
                          .schedule = {.kind = LearningRateShape::Kind::kCosine,
                                       .final_ratio = from.final_learning_rate_ratio()},
                          .clip_norm = from.gradient_clip_norm(),
                          .shuffle = from.shuffle(),
                          .seed = spec.seed(),
                          .compute = compute};
-  options.quant.learning_rate = from.quant_learning_rate();
+  options.scale.learning_rate = from.quant_learning_rate();
+  options.zero_point.learning_rate = from.quant_learning_rate();
   options.weight.learning_rate = from.weight_learning_rate();
+  options.norm.learning_rate = from.weight_learning_rate();
   return options;
 }
 

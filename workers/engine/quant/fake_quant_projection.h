@@ -24,6 +24,10 @@ class FakeQuantProjection : public Projection {
   std::vector<torch::Tensor> weight_parameters() const { return {weight_}; }
   std::vector<torch::Tensor> quant_parameters() const;
 
+  const torch::Tensor& weight() const { return weight_; }
+  /// Masters; the zero point of a symmetric grid is not to be changed.
+  const Qparams& qparams() const { return qparams_; }
+
   const AffineGrid& grid() const { return grid_; }
   QuantizedWeight to_quantized_weight() const;
 

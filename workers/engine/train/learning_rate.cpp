@@ -16,4 +16,8 @@ double learning_rate_factor(const LearningRateShape& shape, int64_t step, int64_
          (1.0 - shape.final_ratio) * 0.5 * (1.0 + std::cos(std::numbers::pi * progress));
 }
 
+double absolute_learning_rate(double rate, LearningRateUnit unit, double mean_scale) {
+  return unit == LearningRateUnit::kStepSize ? rate * mean_scale : rate;
+}
+
 }  // namespace qaas

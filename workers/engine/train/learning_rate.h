@@ -16,4 +16,16 @@ struct LearningRateShape {
 /// warmup then cosine to 0 (EfficientQAT, implementation section of the sheet, 2.3 and 3.2).
 double learning_rate_factor(const LearningRateShape& shape, int64_t step, int64_t steps);
 
+/// What the learning rates of weights and scales are measured in.
+enum class LearningRateUnit {
+  kAbsolute,
+  /// Steps of the projection's grid: one number then suits every model and bit width, for both are
+  /// of the order of a step away from where they end. Zero points and norms stay absolute.
+  kStepSize,
+};
+
+/// `rate` as AdamW takes it, for a projection whose effective scales average `mean_scale` at the
+/// start of the stage.
+double absolute_learning_rate(double rate, LearningRateUnit unit, double mean_scale);
+
 }  // namespace qaas

@@ -18,6 +18,9 @@ using StepSink = std::function<void(const TrainingStep&)>;
 /// What a stage did.
 struct TrainingReport {
   std::vector<double> losses;  ///< one a step
+  /// Before training and after each epoch, on held-out windows; empty without any.
+  std::vector<double> validation_losses;
+  int64_t kept_epoch = 0;  ///< whose parameters were kept, 0 the start: the last, or the best
   double seconds = 0;
   int64_t tokens = 0;  ///< token passes
 
