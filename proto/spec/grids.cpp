@@ -1,5 +1,7 @@
 #include "proto/spec/grids.h"
 
+#include <algorithm>
+
 #include <absl/strings/str_cat.h>
 
 #include "proto/spec/job_spec.h"
@@ -48,6 +50,14 @@ const v1::WeightQuantization* grid_message_for(const v1::JobSpec& spec, const st
 std::string grid_path_for(const v1::JobSpec& spec, const std::string& name) {
   const int index = override_for(spec, name);
   return index < 0 ? "weights" : absl::StrCat("overrides[", index, "].weights");
+}
+
+bool uses_gptq(const v1::JobSpec& spec) {
+  return spec.initialisation().initializer() == v1::INITIALIZER_GPTQ ||
+         std::any_of(spec.overrides().begin(), spec.overrides().end(),
+                     [](const v1::ProjectionOverride& exception) {
+                       return exception.initializer() == v1::INITIALIZER_GPTQ;
+                     });
 }
 
 ProjectionGrid grid_for(const v1::JobSpec& spec, const std::string& name, int64_t input_size) {

@@ -19,4 +19,8 @@ const v1::WeightQuantization* grid_message_for(const v1::JobSpec& spec, const st
 /// "overrides[2].weights".
 std::string grid_path_for(const v1::JobSpec& spec, const std::string& name);
 
+/// Whether any projection starts from GPTQ: "initialisation" or an override says so. Takes a spec
+/// with the initializer filled in.
+bool uses_gptq(const v1::JobSpec& spec);
+
 }  // namespace qaas
