@@ -2,6 +2,8 @@
 
 #include <set>
 
+#include <nlohmann/json.hpp>
+
 #include "tests/support/status_matchers.h"
 #include "tests/support/temporary_folder.h"
 
@@ -13,8 +15,10 @@ using ::qaas::testing::source_folder;
 using ::qaas::testing::StatusIs;
 using ::qaas::testing::TemporaryFolder;
 using ::testing::AllOf;
+using ::testing::Contains;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 constexpr auto kInvalid = absl::StatusCode::kInvalidArgument;
 
@@ -171,13 +175,30 @@ class DatasetOfText : public ::testing::Test {
     return *tokenizer_->encode(text, Tokenizer::SpecialTokens::kAdd);
   }
 
-  absl::StatusOr<std::vector<int32_t>> read(const std::filesystem::path& path) const {
-    auto windows =
-        load_windows(path, tokenizer_.get(), {.length = 1, .max_count = 1000, .vocab_size = 2048});
+  std::vector<int32_t> bare_ids(std::string_view text) const {
+    return *tokenizer_->encode(text, Tokenizer::SpecialTokens::kOmit);
+  }
+
+  absl::StatusOr<std::vector<int32_t>> read(const std::filesystem::path& path,
+                                            WindowOptions options = {.length = 1}) const {
+    options.max_count = 1000;
+    options.vocab_size = 2048;
+    auto windows = load_windows(path, tokenizer_.get(), options);
     if (!windows.ok()) return windows.status();
     return std::move(windows->ids);
   }
 
+  /// The same vocabulary; nothing goes around a text.
+  absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer_without_opening() const {
+    const auto source = source_folder() / "tests/data/demo/models/kjv-sotu-4m/tokenizer.json";
+    auto file = nlohmann::json::parse(testing::read_file(source));
+    file["post_processor"] = nullptr;
+    const TemporaryFolder folder;
+    folder.write("tokenizer.json", file.dump());
+    return load_tokenizer(folder.path());
+  }
+
+  static constexpr int32_t kBegin = 2046, kEnd = 2047;
   std::unique_ptr<Tokenizer> tokenizer_;
   TemporaryFolder folder_;
 };
@@ -195,6 +216,106 @@ TEST_F(DatasetOfText, EncodesEachJsonLineAsADocument) {
   std::vector<int32_t> expected = ids("one");
   for (const int32_t id : ids("two")) expected.push_back(id);
   EXPECT_EQ(read_ids, expected);
+}
+
+TEST_F(DatasetOfText, ReadsASpecialTokensTextAsPlainTextUnlessItIsToBeParsed) {
+  const auto path = folder_.write("a.txt", "one<|end_of_text|>");
+  QAAS_ASSERT_OK_AND_ASSIGN(const auto plain, read(path));
+  QAAS_ASSERT_OK_AND_ASSIGN(
+      const auto parsed, read(path, {.length = 1, .special_text = Tokenizer::SpecialText::kParse}));
+  EXPECT_THAT(plain, Not(Contains(kEnd)));
+  EXPECT_THAT(parsed, Contains(kEnd).Times(1));
+}
+
+TEST_F(DatasetOfText, PutsBeginOfSequenceWhereItIsAskedFor) {
+  const auto path = folder_.write("a.jsonl", "{\"text\": \"one one\"}\n{\"text\": \"two two\"}");
+  const std::vector<int32_t> one = bare_ids("one one"), two = bare_ids("two two");
+  std::vector<int32_t> none = one, document = {kBegin}, window;
+  none.insert(none.end(), two.begin(), two.end());
+  document.insert(document.end(), one.begin(), one.end());
+  document.push_back(kBegin);
+  document.insert(document.end(), two.begin(), two.end());
+  for (size_t i = 0; i < none.size(); ++i) {
+    if (i % 2 == 0) window.push_back(kBegin);
+    window.push_back(none[i]);
+  }
+  window.resize(window.size() / 3 * 3);
+
+  QAAS_ASSERT_OK_AND_ASSIGN(const auto without,
+                            read(path, {.length = 1, .begin_of_sequence = BeginOfSequence::kNone}));
+  EXPECT_EQ(without, none);
+  QAAS_ASSERT_OK_AND_ASSIGN(
+      const auto by_document,
+      read(path, {.length = 1, .begin_of_sequence = BeginOfSequence::kDocument}));
+  EXPECT_EQ(by_document, document);
+  QAAS_ASSERT_OK_AND_ASSIGN(
+      const auto by_window,
+      read(path, {.length = 3, .begin_of_sequence = BeginOfSequence::kWindow}));
+  EXPECT_EQ(by_window, window);
+}
+
+TEST_F(DatasetOfText, NeverLetsAWindowSpanTwoDocumentsWhenPackedWithinThem) {
+  const auto path = folder_.write("a.jsonl",
+                                  "{\"text\": \"In the beginning God created\"}\n"
+                                  "{\"text\": \"a\"}\n{\"text\": \"the heaven and the earth\"}");
+  const std::vector<int32_t> first = ids("In the beginning God created"),
+                             last = ids("the heaven and the earth");
+  constexpr size_t kLength = 3;
+  std::vector<int32_t> expected(first.begin(),
+                                first.begin() + long(first.size() / kLength * kLength));
+  expected.insert(expected.end(), last.begin(),
+                  last.begin() + long(last.size() / kLength * kLength));
+  QAAS_ASSERT_OK_AND_ASSIGN(const auto read_ids,
+                            read(path, {.length = kLength, .packing = Packing::kWithinDocument}));
+  EXPECT_EQ(read_ids, expected);
+}
+
+TEST_F(DatasetOfText, TakesIdsAsTheyAreBesideOpenedWindowsOfText) {
+  folder_.write("a.ids", "1 2 3 4 5");
+  folder_.write("b.txt", "one one");
+  folder_.write("c.ids", "6 7 8");
+  QAAS_ASSERT_OK_AND_ASSIGN(
+      const auto read_ids,
+      read(folder_.path(), {.length = 2, .begin_of_sequence = BeginOfSequence::kWindow}));
+  std::vector<int32_t> expected = {1, 2, 3, 4};
+  for (const int32_t id : bare_ids("one one")) expected.insert(expected.end(), {kBegin, id});
+  expected.insert(expected.end(), {6, 7});
+  EXPECT_EQ(read_ids, expected);
+}
+
+TEST_F(DatasetOfText, RefusesBeginOfSequenceWhereThereIsNoSuchToken) {
+  QAAS_ASSERT_OK_AND_ASSIGN(const auto plain, tokenizer_without_opening());
+  const auto path = folder_.write("a.txt", "one one");
+  WindowOptions options{
+      .length = 1, .vocab_size = 2048, .begin_of_sequence = BeginOfSequence::kDocument};
+  EXPECT_THAT(load_windows(path, plain.get(), options),
+              StatusIs(kInvalid, HasSubstr("BEGIN_OF_SEQUENCE_NONE")));
+  options.bos_id = 7;
+  QAAS_ASSERT_OK_AND_ASSIGN(const auto opened, load_windows(path, plain.get(), options));
+  EXPECT_EQ(opened.ids.front(), 7);
+  options.begin_of_sequence = BeginOfSequence::kWindow;
+  EXPECT_THAT(load_windows(path, plain.get(), options),
+              StatusIs(kInvalid, HasSubstr("windows of 1 tokens have no room")));
+  options.begin_of_sequence = BeginOfSequence::kAsTokenizer;
+  QAAS_ASSERT_OK_AND_ASSIGN(const auto bare, load_windows(path, plain.get(), options));
+  EXPECT_EQ(bare.ids, bare_ids("one one"));
+}
+
+TEST(Dataset, TokenizesStoriesToTheIdsThatThePublishedTokenizerGave) {
+  const std::filesystem::path shared = testing::shared_folder();
+  if (!std::filesystem::exists(shared / "data/tinystories_calib.jsonl")) {
+    GTEST_SKIP() << (shared / "data").string() << " is absent";
+  }
+  QAAS_ASSERT_OK_AND_ASSIGN(const auto tokenizer, load_tokenizer(shared / "models/stories15M"));
+  const WindowOptions options{.length = 1, .max_count = int64_t{1} << 30, .vocab_size = 32000};
+  for (const auto& [text, ids] : {std::pair("tinystories_calib.jsonl", "stories15M_calib.ids"),
+                                  std::pair("tinystories_eval.jsonl", "stories15M_eval.ids")}) {
+    const auto tokenized = load_windows(shared / "data" / text, tokenizer.get(), options);
+    const auto published = load_windows(shared / "data" / ids, nullptr, options);
+    ASSERT_THAT(tokenized, IsOk());
+    ASSERT_THAT(published, IsOk());
+    EXPECT_TRUE(tokenized->ids == published->ids) << text;
+  }
 }
 
 TEST_F(DatasetOfText, NamesFileAndLineOfABadJsonLine) {

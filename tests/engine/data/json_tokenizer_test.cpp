@@ -229,6 +229,20 @@ TEST(JsonTokenizer, CutsOutTheLongestAddedTokenFirst) {
   EXPECT_THAT(encode(file, "ab<a><b>ab<a>b<b>"), ElementsAre(6, 12, 6, 11, 1, 13));
 }
 
+TEST(JsonTokenizer, ReadsASpecialTokensTextAsPlainTextWhenToldSo) {
+  json file = letters();
+  file["added_tokens"] = {added(11, "cd"), added(12, "ec", {{"special", false}}),
+                          added(13, "dd", {{"normalized", true}})};
+  QAAS_ASSERT_OK_AND_ASSIGN(const auto tokenizer, parse(file));
+  using Inside = Tokenizer::SpecialText;
+  const auto plain = tokenizer->encode("acdecdda", Special::kOmit, Inside::kPlain);
+  const auto parsed = tokenizer->encode("acdecdda", Special::kOmit, Inside::kParse);
+  ASSERT_THAT(plain, IsOk());
+  ASSERT_THAT(parsed, IsOk());
+  EXPECT_THAT(*plain, ElementsAre(0, 2, 3, 12, 3, 3, 0));  // "ec" is added, but not special
+  EXPECT_THAT(*parsed, ElementsAre(0, 11, 12, 13, 0));
+}
+
 TEST(JsonTokenizer, SwallowsWhiteSpaceBesideAStrippingToken) {
   json file = letters();
   file["added_tokens"] = {added(11, "<l>", {{"lstrip", true}}),

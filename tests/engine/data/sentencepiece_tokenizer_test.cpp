@@ -41,11 +41,14 @@ std::string letters() {
          piece("<sep>", 0, 4) + kBpe + kIdentity;
 }
 
-absl::StatusOr<std::vector<int32_t>> encode(const std::string& model, std::string_view text) {
+using SpecialText = Tokenizer::SpecialText;
+
+absl::StatusOr<std::vector<int32_t>> encode(const std::string& model, std::string_view text,
+                                            SpecialText inside = SpecialText::kPlain) {
   const auto tokenizer =
       SentencePieceTokenizer::parse(model, nlohmann::json{{"add_bos_token", false}});
   if (!tokenizer.ok()) return tokenizer.status();
-  return (*tokenizer)->encode(text, Tokenizer::SpecialTokens::kAdd);
+  return (*tokenizer)->encode(text, Tokenizer::SpecialTokens::kAdd, inside);
 }
 
 TEST(SentencePieceTokenizer, MergesTheBestScoreFirstBehindADummyPrefix) {
@@ -54,9 +57,16 @@ TEST(SentencePieceTokenizer, MergesTheBestScoreFirstBehindADummyPrefix) {
   EXPECT_THAT(*encode(letters(), ""), ElementsAre());
 }
 
-TEST(SentencePieceTokenizer, KeepsUserDefinedPiecesWholeAndSpellsControlPiecesOut) {
+TEST(SentencePieceTokenizer, KeepsUserDefinedPiecesWhole) {
   EXPECT_THAT(*encode(letters(), "a<sep>b"), ElementsAre(7, 8, 5));
+  EXPECT_THAT(*encode(letters(), "a<sep>b", SpecialText::kParse), ElementsAre(7, 8, 5));
+}
+
+TEST(SentencePieceTokenizer, SpellsControlPiecesOutUnlessTheyAreToBeParsed) {
   EXPECT_THAT(*encode(letters(), "<s>"), ElementsAre(3, 0));
+  EXPECT_THAT(*encode(letters(), "<s>", SpecialText::kParse), ElementsAre(1));
+  // What follows one is a text of its own, dummy prefix included.
+  EXPECT_THAT(*encode(letters(), "<s>ab</s>a", SpecialText::kParse), ElementsAre(1, 3, 6, 2, 7));
 }
 
 TEST(SentencePieceTokenizer, FusesUnknownCharacters) {

@@ -45,14 +45,93 @@ absl::Status check_options(const WindowOptions& options) {
   return absl::OkStatus();
 }
 
-/// The concatenated ids of a dataset, read up to a limit.
-class TokenStream {
- public:
-  TokenStream(const Tokenizer* tokenizer, int32_t vocab_size, size_t limit)
-      : tokenizer_(tokenizer), vocab_size_(vocab_size), limit_(limit) {}
+/// What goes in front of documents or windows, from the options and what the tokenizer does itself.
+struct Openings {
+  std::vector<int32_t> document, window;
+};
 
-  bool full() const { return ids_.size() >= limit_; }
-  const std::vector<int32_t>& ids() const { return ids_; }
+absl::StatusOr<Openings> find_openings(const Tokenizer* tokenizer, const WindowOptions& options) {
+  Openings openings;
+  if (tokenizer == nullptr || options.begin_of_sequence == BeginOfSequence::kNone) return openings;
+  std::vector<int32_t> opening = tokenizer->around().prefix;
+  if (options.begin_of_sequence == BeginOfSequence::kAsTokenizer) {
+    openings.document = std::move(opening);
+    return openings;
+  }
+  if (opening.empty() && options.bos_id >= 0) opening.push_back(options.bos_id);
+  if (opening.empty()) {
+    return absl::InvalidArgumentError(
+        "begin_of_sequence asks for a begin-of-sequence token, but neither the tokenizer nor "
+        "config.json (bos_token_id) names one; accepted: BEGIN_OF_SEQUENCE_NONE");
+  }
+  const bool by_window = options.begin_of_sequence == BeginOfSequence::kWindow;
+  if (by_window && static_cast<int64_t>(opening.size()) >= options.length) {
+    return absl::InvalidArgumentError(absl::StrCat("windows of ", options.length,
+                                                   " tokens have no room for text behind ",
+                                                   opening.size(), " opening tokens"));
+  }
+  (by_window ? openings.window : openings.document) = std::move(opening);
+  return openings;
+}
+
+/// Cuts documents into windows. Documents whose windows open alike follow one another without a
+/// seam, unless the packing keeps them apart.
+class WindowCutter {
+ public:
+  /// Keeps no more than `limit` windows. `options` must outlive the cutter.
+  WindowCutter(const WindowOptions& options, size_t limit)
+      : options_(options), length_(static_cast<size_t>(options.length)), limit_(limit) {}
+
+  bool full() const { return count_ >= limit_; }
+  int64_t count() const { return static_cast<int64_t>(count_); }
+  size_t tokens() const { return tokens_; }
+
+  /// Starts a document whose windows begin with `opening`, which must outlive the cutter.
+  void begin_document(const std::vector<int32_t>& opening) {
+    const bool joins = opening_ != nullptr && *opening_ == opening;
+    if (options_.packing == Packing::kWithinDocument || !joins) ids_.resize(whole_);
+    opening_ = &opening;
+  }
+
+  absl::Status append(int32_t id) {
+    if (id < 0 || id >= options_.vocab_size) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "token id ", id, " is outside the model's vocabulary of ", options_.vocab_size));
+    }
+    ++tokens_;
+    if (full()) return absl::OkStatus();
+    if (ids_.size() == whole_) ids_.insert(ids_.end(), opening_->begin(), opening_->end());
+    ids_.push_back(id);
+    if (ids_.size() < whole_ + length_) return absl::OkStatus();
+    whole_ = ids_.size();
+    ++count_;
+    return absl::OkStatus();
+  }
+
+  void copy_window(int64_t index, std::vector<int32_t>& out) const {
+    const auto begin = ids_.begin() + index * options_.length;
+    out.insert(out.end(), begin, begin + options_.length);
+  }
+
+ private:
+  const WindowOptions& options_;
+  size_t length_, limit_;
+  const std::vector<int32_t>* opening_ = nullptr;
+  std::vector<int32_t> ids_;  // whole windows one after the other, then a partial one
+  size_t whole_ = 0;          // ids in whole windows
+  size_t count_ = 0;          // whole windows
+  size_t tokens_ = 0;         // of the documents
+};
+
+/// Reads files into windows.
+class DatasetReader {
+ public:
+  DatasetReader(const Tokenizer* tokenizer, const WindowOptions& options, Openings openings,
+                WindowCutter& windows)
+      : tokenizer_(tokenizer),
+        special_text_(options.special_text),
+        openings_(std::move(openings)),
+        windows_(windows) {}
 
   absl::Status read(const fs::path& path, Kind kind) {
     std::ifstream file(path, std::ios::binary);
@@ -62,8 +141,9 @@ class TokenStream {
           absl::StrCat(path.string(), ": is text, but there is no tokenizer"));
     }
     if (kind == Kind::kText) return read_text(path, file);
+    if (kind == Kind::kIds) windows_.begin_document(no_opening_);
     std::string line;
-    for (int64_t number = 1; !full() && std::getline(file, line); ++number) {
+    for (int64_t number = 1; !windows_.full() && std::getline(file, line); ++number) {
       const absl::Status status =
           kind == Kind::kIds ? append_numbers(line) : append_json_line(line);
       if (!status.ok()) {
@@ -89,10 +169,14 @@ class TokenStream {
   }
 
   absl::Status append_document(std::string_view text) {
-    const auto ids = tokenizer_->encode(text, Tokenizer::SpecialTokens::kAdd);
+    const auto ids = tokenizer_->encode(text, Tokenizer::SpecialTokens::kOmit, special_text_);
     if (!ids.ok()) return ids.status();
-    for (const int32_t id : *ids) {
-      if (auto status = append_id(id); !status.ok()) return status;
+    windows_.begin_document(openings_.window);
+    const std::vector<int32_t>& opening = openings_.document;
+    for (const std::vector<int32_t>* part : {&opening, &*ids, &tokenizer_->around().suffix}) {
+      for (const int32_t id : *part) {
+        if (auto status = windows_.append(id); !status.ok()) return status;
+      }
     }
     return absl::OkStatus();
   }
@@ -110,7 +194,8 @@ class TokenStream {
 
   absl::Status append_numbers(const std::string& line) {
     constexpr char kBlanks[] = " \t\r\v\f";
-    for (size_t begin = line.find_first_not_of(kBlanks); begin != std::string::npos && !full();) {
+    size_t begin = line.find_first_not_of(kBlanks);
+    while (begin != std::string::npos && !windows_.full()) {
       const size_t end = std::min(line.find_first_of(kBlanks, begin), line.size());
       int32_t id = 0;
       const auto [stop, error] = std::from_chars(line.data() + begin, line.data() + end, id);
@@ -119,28 +204,21 @@ class TokenStream {
             absl::StrCat("'", printable(std::string_view(line).substr(begin, end - begin)),
                          "' is not a decimal token id"));
       }
-      if (auto status = append_id(id); !status.ok()) return status;
+      if (auto status = windows_.append(id); !status.ok()) return status;
       begin = line.find_first_not_of(kBlanks, end);
     }
     return absl::OkStatus();
   }
 
-  absl::Status append_id(int32_t id) {
-    if (id < 0 || id >= vocab_size_) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("token id ", id, " is outside the model's vocabulary of ", vocab_size_));
-    }
-    if (!full()) ids_.push_back(id);
-    return absl::OkStatus();
-  }
-
   const Tokenizer* tokenizer_;
-  int32_t vocab_size_;
-  size_t limit_;
-  std::vector<int32_t> ids_;
+  Tokenizer::SpecialText special_text_;
+  Openings openings_;
+  std::vector<int32_t> no_opening_;  // of .ids files
+  WindowCutter& windows_;
 };
 
-absl::Status read_dataset(const fs::path& dataset, TokenStream& stream) {
+absl::Status read_dataset(const fs::path& dataset, DatasetReader& reader,
+                          const WindowCutter& windows) {
   std::error_code error;
   if (fs::is_regular_file(dataset, error)) {
     const auto kind = kind_of(dataset.filename().string());
@@ -148,7 +226,7 @@ absl::Status read_dataset(const fs::path& dataset, TokenStream& stream) {
       return absl::InvalidArgumentError(
           absl::StrCat(dataset.string(), ": not a dataset file; ", kAccepted));
     }
-    return stream.read(dataset, *kind);
+    return reader.read(dataset, *kind);
   }
   const auto names = folder_files(dataset);
   if (!names.ok()) return names.status();
@@ -157,10 +235,10 @@ absl::Status read_dataset(const fs::path& dataset, TokenStream& stream) {
     const auto kind = kind_of(name);
     if (!kind) continue;  // a README or a licence beside the data
     any = true;
-    if (stream.full()) break;
+    if (windows.full()) break;
     const auto path = resolve_inside(dataset, name);
     if (!path.ok()) return path.status();
-    if (auto status = stream.read(*path, *kind); !status.ok()) return status;
+    if (auto status = reader.read(*path, *kind); !status.ok()) return status;
   }
   if (any) return absl::OkStatus();
   return absl::InvalidArgumentError(
@@ -189,30 +267,29 @@ std::vector<int64_t> choose(int64_t available, int64_t count, uint64_t seed) {
 absl::StatusOr<TokenWindows> load_windows(const fs::path& dataset, const Tokenizer* tokenizer,
                                           const WindowOptions& options) {
   if (auto status = check_options(options); !status.ok()) return status;
+  absl::StatusOr<Openings> openings = find_openings(tokenizer, options);
+  if (!openings.ok()) return openings.status();
   const int64_t wanted = options.count > 0 ? options.count : options.max_count;
   // The first windows need no more than their own tokens; random ones are drawn from all.
-  const size_t limit = options.choice == WindowChoice::kFirst
-                           ? static_cast<size_t>(wanted) * static_cast<size_t>(options.length)
-                           : std::numeric_limits<size_t>::max();
-  TokenStream stream(tokenizer, options.vocab_size, limit);
-  if (auto status = read_dataset(dataset, stream); !status.ok()) return status;
+  WindowCutter cutter(options, options.choice == WindowChoice::kFirst
+                                   ? static_cast<size_t>(wanted)
+                                   : std::numeric_limits<size_t>::max());
+  DatasetReader reader(tokenizer, options, *std::move(openings), cutter);
+  if (auto status = read_dataset(dataset, reader, cutter); !status.ok()) return status;
 
-  const int64_t available = static_cast<int64_t>(stream.ids().size()) / options.length;
+  const int64_t available = cutter.count();
   if (available < std::max<int64_t>(options.count, 1)) {
     return absl::InvalidArgumentError(absl::StrCat(
-        dataset.string(), ": ", stream.ids().size(), " tokens make ", available, " windows of ",
+        dataset.string(), ": ", cutter.tokens(), " tokens make ", available, " windows of ",
         options.length, ", expected at least ", std::max<int64_t>(options.count, 1)));
   }
   TokenWindows windows{.count = std::min(available, wanted), .length = options.length};
   windows.ids.reserve(static_cast<size_t>(windows.count * windows.length));
-  const auto append_window = [&](int64_t index) {
-    const auto begin = stream.ids().begin() + index * windows.length;
-    windows.ids.insert(windows.ids.end(), begin, begin + windows.length);
-  };
   if (options.choice == WindowChoice::kFirst) {
-    for (int64_t i = 0; i < windows.count; ++i) append_window(i);
+    for (int64_t i = 0; i < windows.count; ++i) cutter.copy_window(i, windows.ids);
   } else {
-    for (const int64_t i : choose(available, windows.count, options.seed)) append_window(i);
+    for (const int64_t i : choose(available, windows.count, options.seed))
+      cutter.copy_window(i, windows.ids);
   }
   return windows;
 }

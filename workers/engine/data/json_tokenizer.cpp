@@ -79,7 +79,8 @@ absl::Status JsonTokenizer::add_tokens(const std::vector<AddedToken>& tokens) {
     next_id = std::max(next_id, token.id + 1);
     size_ = std::max(size_, token.id + 1);
     if (!token.normalized) {
-      raw_tokens_.add(token.content, token);
+      all_tokens_.raw.add(token.content, token);
+      if (!token.special) plain_tokens_.raw.add(token.content, token);
       continue;
     }
     const std::string content = normalizer_.normalize(token.content);
@@ -87,25 +88,30 @@ absl::Status JsonTokenizer::add_tokens(const std::vector<AddedToken>& tokens) {
       return absl::InvalidArgumentError(absl::StrCat("field 'added_tokens': '", token.content,
                                                      "' is normalized to the empty text"));
     }
-    normalized_tokens_.add(content, token);
+    all_tokens_.normalized.add(content, token);
+    if (!token.special) plain_tokens_.normalized.add(content, token);
   }
   return absl::OkStatus();
 }
 
 absl::StatusOr<std::vector<int32_t>> JsonTokenizer::encode(std::string_view text,
-                                                           SpecialTokens special) const {
+                                                           SpecialTokens special,
+                                                           SpecialText inside) const {
   if (!is_valid_utf8(text) || text.size() > INT32_MAX / 4) {
     return absl::InvalidArgumentError("the text is not valid UTF-8, or longer than 512 MiB");
   }
+  const Matchers& tokens = inside == SpecialText::kParse ? all_tokens_ : plain_tokens_;
   std::vector<int32_t> ids;
   if (special == SpecialTokens::kAdd) ids = around_.prefix;
-  for (const TextSegment& segment : raw_tokens_.cut(text)) {
+  for (const TextSegment& segment : tokens.raw.cut(text)) {
     if (segment.token_id >= 0) {
       ids.push_back(segment.token_id);
       continue;
     }
     const bool at_start = segment.text.data() == text.data();
-    if (auto status = encode_raw(segment.text, at_start, ids); !status.ok()) return status;
+    if (auto status = encode_raw(segment.text, at_start, tokens.normalized, ids); !status.ok()) {
+      return status;
+    }
   }
   if (special == SpecialTokens::kAdd) {
     ids.insert(ids.end(), around_.suffix.begin(), around_.suffix.end());
@@ -114,9 +120,10 @@ absl::StatusOr<std::vector<int32_t>> JsonTokenizer::encode(std::string_view text
 }
 
 absl::Status JsonTokenizer::encode_raw(std::string_view text, bool at_start,
+                                       const AddedTokenMatcher& normalized_tokens,
                                        std::vector<int32_t>& ids) const {
   const std::string normalized = normalizer_.normalize(std::string(text));
-  for (const TextSegment& segment : normalized_tokens_.cut(normalized)) {
+  for (const TextSegment& segment : normalized_tokens.cut(normalized)) {
     if (segment.token_id >= 0) {
       ids.push_back(segment.token_id);
       continue;

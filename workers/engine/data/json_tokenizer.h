@@ -28,26 +28,34 @@ class JsonTokenizer final : public Tokenizer {
   static absl::StatusOr<std::unique_ptr<Tokenizer>> parse(std::string_view text,
                                                           const nlohmann::json& config);
 
-  absl::StatusOr<std::vector<int32_t>> encode(std::string_view text,
-                                              SpecialTokens special) const override;
+  absl::StatusOr<std::vector<int32_t>> encode(std::string_view text, SpecialTokens special,
+                                              SpecialText inside) const override;
+  const SpecialIds& around() const override { return around_; }
   int32_t size() const override { return size_; }
 
  private:
+  /// Added tokens to look for: in the raw text, and in the normalized one.
+  struct Matchers {
+    AddedTokenMatcher raw, normalized;
+  };
+
   JsonTokenizer(TextNormalizer normalizer, PreTokenizer pre_tokenizer, BpeModel model)
       : normalizer_(std::move(normalizer)),
         pre_tokenizer_(std::move(pre_tokenizer)),
         model_(std::move(model)) {}
 
   absl::Status add_tokens(const std::vector<AddedToken>& tokens);
-  absl::Status encode_raw(std::string_view text, bool at_start, std::vector<int32_t>& ids) const;
+  absl::Status encode_raw(std::string_view text, bool at_start,
+                          const AddedTokenMatcher& normalized_tokens,
+                          std::vector<int32_t>& ids) const;
   absl::Status encode_normalized(std::string_view text, bool at_start,
                                  std::vector<int32_t>& ids) const;
 
   TextNormalizer normalizer_;
   PreTokenizer pre_tokenizer_;
   BpeModel model_;
-  AddedTokenMatcher raw_tokens_;
-  AddedTokenMatcher normalized_tokens_;
+  Matchers all_tokens_;
+  Matchers plain_tokens_;  // those that are not special
   SpecialIds around_;
   int32_t size_ = 0;
 };

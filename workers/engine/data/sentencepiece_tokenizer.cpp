@@ -52,9 +52,11 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> SentencePieceTokenizer::parse(
   tokenizer->add_dummy_prefix_ = file->add_dummy_prefix;
   for (size_t id = 0; id < file->pieces.size(); ++id) {
     const SentencePieceFile::Piece& piece = file->pieces[id];
+    const AddedToken token{.id = static_cast<int32_t>(id), .content = piece.text};
     if (piece.type == SentencePieceFile::PieceType::kUserDefined) {
-      tokenizer->user_defined_.add(piece.text,
-                                   {.id = static_cast<int32_t>(id), .content = piece.text});
+      tokenizer->user_defined_.add(piece.text, token);
+    } else if (piece.type == SentencePieceFile::PieceType::kControl && !piece.text.empty()) {
+      tokenizer->control_.add(piece.text, token);
     }
   }
   ConfigFields fields(config, "");
@@ -72,20 +74,19 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> SentencePieceTokenizer::parse(
 }
 
 absl::StatusOr<std::vector<int32_t>> SentencePieceTokenizer::encode(std::string_view text,
-                                                                    SpecialTokens special) const {
+                                                                    SpecialTokens special,
+                                                                    SpecialText inside) const {
   if (!is_valid_utf8(text) || text.size() > INT32_MAX / 4) {
     return absl::InvalidArgumentError("the text is not valid UTF-8, or longer than 512 MiB");
   }
-  std::string normalized(text);
-  if (add_dummy_prefix_ && !normalized.empty()) normalized.insert(normalized.begin(), ' ');
-  normalized = absl::StrReplaceAll(normalized, {{" ", kSpaceMark}});
-
   std::vector<int32_t> ids;
   if (special == SpecialTokens::kAdd) ids = around_.prefix;
-  for (const TextSegment& segment : user_defined_.cut(normalized)) {
-    if (segment.token_id >= 0) {
-      ids.push_back(segment.token_id);
-    } else if (auto status = model_.encode(segment.text, ids); !status.ok()) {
+  const std::vector<TextSegment> stretches =
+      inside == SpecialText::kParse ? control_.cut(text) : std::vector<TextSegment>{{.text = text}};
+  for (const TextSegment& stretch : stretches) {
+    if (stretch.token_id >= 0) {
+      ids.push_back(stretch.token_id);
+    } else if (auto status = encode_stretch(stretch.text, ids); !status.ok()) {
       return status;
     }
   }
@@ -93,6 +94,21 @@ absl::StatusOr<std::vector<int32_t>> SentencePieceTokenizer::encode(std::string_
     ids.insert(ids.end(), around_.suffix.begin(), around_.suffix.end());
   }
   return ids;
+}
+
+absl::Status SentencePieceTokenizer::encode_stretch(std::string_view text,
+                                                    std::vector<int32_t>& ids) const {
+  std::string normalized(text);
+  if (add_dummy_prefix_ && !normalized.empty()) normalized.insert(normalized.begin(), ' ');
+  normalized = absl::StrReplaceAll(normalized, {{" ", kSpaceMark}});
+  for (const TextSegment& segment : user_defined_.cut(normalized)) {
+    if (segment.token_id >= 0) {
+      ids.push_back(segment.token_id);
+    } else if (auto status = model_.encode(segment.text, ids); !status.ok()) {
+      return status;
+    }
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace qaas

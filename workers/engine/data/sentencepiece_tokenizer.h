@@ -15,7 +15,8 @@
 namespace qaas {
 
 /// A tokenizer.model of sentencepiece, type BPE with the identity normalizer (Llama, Mistral).
-/// Control pieces such as "<s>" are not looked for in a text; user-defined ones are.
+/// User-defined pieces are looked for in every text. Control pieces such as "<s>" are its special
+/// tokens; a stretch between two of them is encoded as a text of its own.
 class SentencePieceTokenizer final : public Tokenizer {
  public:
   /// `config` is the folder's tokenizer_config.json, or an empty object. Begin-of-sequence is added
@@ -24,15 +25,19 @@ class SentencePieceTokenizer final : public Tokenizer {
   static absl::StatusOr<std::unique_ptr<Tokenizer>> parse(std::string_view bytes,
                                                           const nlohmann::json& config);
 
-  absl::StatusOr<std::vector<int32_t>> encode(std::string_view text,
-                                              SpecialTokens special) const override;
+  absl::StatusOr<std::vector<int32_t>> encode(std::string_view text, SpecialTokens special,
+                                              SpecialText inside) const override;
+  const SpecialIds& around() const override { return around_; }
   int32_t size() const override { return size_; }
 
  private:
   explicit SentencePieceTokenizer(BpeModel model) : model_(std::move(model)) {}
 
+  absl::Status encode_stretch(std::string_view text, std::vector<int32_t>& ids) const;
+
   BpeModel model_;
   AddedTokenMatcher user_defined_;
+  AddedTokenMatcher control_;
   SpecialIds around_;
   int32_t size_ = 0;
   bool add_dummy_prefix_ = true;

@@ -45,10 +45,23 @@ absl::StatusOr<bool> same_source(const v1::JobSpec& spec, const RunFolders& fold
   return !calibration->empty() && *calibration == *evaluation;
 }
 
+BeginOfSequence begin_of_sequence(const v1::DataSelection& selection) {
+  switch (selection.begin_of_sequence()) {
+    case v1::BEGIN_OF_SEQUENCE_NONE:
+      return BeginOfSequence::kNone;
+    case v1::BEGIN_OF_SEQUENCE_DOCUMENT:
+      return BeginOfSequence::kDocument;
+    case v1::BEGIN_OF_SEQUENCE_WINDOW:
+      return BeginOfSequence::kWindow;
+    default:
+      return BeginOfSequence::kAsTokenizer;
+  }
+}
+
 absl::StatusOr<torch::Tensor> load_ids(const std::filesystem::path& path,
                                        const Tokenizer* tokenizer,
                                        const v1::DataSelection& selection, int64_t most,
-                                       uint64_t seed, int64_t vocab_size) {
+                                       uint64_t seed, const ModelConfig& config) {
   const absl::StatusOr<TokenWindows> windows = load_windows(
       path, tokenizer,
       {.length = selection.sequence_length(),
@@ -57,7 +70,13 @@ absl::StatusOr<torch::Tensor> load_ids(const std::filesystem::path& path,
        .choice = selection.sampling() == v1::WINDOW_SAMPLING_RANDOM ? WindowChoice::kRandom
                                                                     : WindowChoice::kFirst,
        .seed = seed,
-       .vocab_size = static_cast<int32_t>(vocab_size)});
+       .vocab_size = static_cast<int32_t>(config.vocab_size),
+       .special_text = selection.parse_special_tokens() ? Tokenizer::SpecialText::kParse
+                                                        : Tokenizer::SpecialText::kPlain,
+       .begin_of_sequence = begin_of_sequence(selection),
+       .bos_id = static_cast<int32_t>(config.bos_token_id),
+       .packing = selection.packing() == v1::PACKING_WITHIN_DOCUMENT ? Packing::kWithinDocument
+                                                                     : Packing::kConcatenate});
   if (!windows.ok()) return windows.status();
   return torch::tensor(windows->ids).view({windows->count, windows->length}).to(torch::kInt64);
 }
@@ -99,7 +118,6 @@ absl::StatusOr<JobInputs> load_inputs(const v1::Job& job, const RunFolders& fold
   // 3. Data.
   absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer = tokenizer_if_present(folders.model);
   if (!tokenizer.ok()) return tokenizer.status();
-  const int64_t vocab_size = inputs.model.config().vocab_size;
   const auto load = [&](const std::filesystem::path& path, const v1::DataSelection& selection,
                         int64_t most) -> absl::StatusOr<torch::Tensor> {
     absl::StatusOr<std::string> data_digest = dataset_digest(path, stop);
@@ -111,7 +129,7 @@ absl::StatusOr<JobInputs> load_inputs(const v1::Job& job, const RunFolders& fold
                        " differ, but the spec calls both '", selection.dataset(),
                        "'; give calibration.dataset or evaluation.dataset another name"));
     }
-    return load_ids(path, tokenizer->get(), selection, most, spec.seed(), vocab_size);
+    return load_ids(path, tokenizer->get(), selection, most, spec.seed(), inputs.model.config());
   };
   if (spec.method() != v1::METHOD_ROUND_TO_NEAREST) {
     absl::StatusOr<torch::Tensor> ids =

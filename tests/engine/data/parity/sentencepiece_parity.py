@@ -49,7 +49,7 @@ def lines(command, texts):
 
 def compare(name, model, encode_texts, sentencepiece_ids, texts):
     theirs = lines([sentencepiece_ids, "encode", model], texts)
-    ours = [line.split(" ")[-1] for line in lines([encode_texts, model.parent], texts)]
+    ours = [line.split(" ")[-1] for line in lines([encode_texts, model.parent, "plain"], texts)]
     wrong = [i for i, text in enumerate(texts) if theirs[i] != ours[i]]
     for i in wrong[:5]:
         print(f"{texts[i][:200]!r}\n  theirs {theirs[i][:400]}\n  ours   {ours[i][:400]}")
