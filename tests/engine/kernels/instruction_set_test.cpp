@@ -162,6 +162,14 @@ std::vector<uint8_t> row_results(const TypedRowKernels<T>& kernels,
   kernels.cross_entropy(rows, dim, stored.data(), targets.data(), 0.5f, losses.data(), out.data());
   append(bytes, losses);
   append(bytes, out);
+  for (const Distillation& terms :
+       {Distillation{.forward_kl = 0.5f, .reverse_kl = 0.25f, .cross_entropy = 0.5f},
+        Distillation{.jensen_shannon = 1, .beta = 0.3f, .cross_entropy = 1, .temperature = 2}}) {
+    kernels.distillation(rows, dim, stored.data(), stored.data() + 5, targets.data(),
+                         values.data() + 11, terms, 0.5f, losses.data(), out.data());
+    append(bytes, losses);
+    append(bytes, out);
+  }
   return bytes;
 }
 

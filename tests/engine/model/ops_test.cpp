@@ -135,6 +135,82 @@ TEST(OpsReference, CrossEntropyIsTorchs) {
   EXPECT_TRUE(is_near(gradient, logits.grad(), 1e-6));
 }
 
+/// Every term, alone and mixed, with and without a temperature.
+std::vector<kernels::Distillation> distillations() {
+  return {{.forward_kl = 1},
+          {.reverse_kl = 1},
+          {.jensen_shannon = 1},
+          {.jensen_shannon = 4, .beta = 0.1f, .temperature = 2},
+          {.forward_kl = 1, .teacher_entropy = 1},
+          {.cross_entropy = 1},
+          {.forward_kl = 2.8f,
+           .reverse_kl = 1.2f,
+           .teacher_entropy = 0.5f,
+           .cross_entropy = 0.3f,
+           .temperature = 2}};
+}
+
+TEST_P(Ops, DistillationEqualsTheReference) {
+  for (const int64_t vocab : {2, 33, 1000}) {
+    for (const kernels::Distillation& terms : distillations()) {
+      const torch::Tensor logits = (torch::randn({21, vocab}) * 5.0).to(compute());
+      const torch::Tensor teacher = (torch::randn({21, vocab}) * 5.0).to(compute());
+      const torch::Tensor targets = torch::randint(vocab, {21}, torch::kInt64);
+      for (const torch::Tensor& weights : {torch::Tensor(), torch::rand({21})}) {
+        torch::Tensor actual = logits.clone(), expected = logits.clone();
+        const double sum = ops::distillation_(actual, teacher, targets, weights, terms, 0.25);
+        const double expected_sum =
+            ops::reference::distillation_(expected, teacher, targets, weights, terms, 0.25);
+        EXPECT_NEAR(sum, expected_sum, 1e-5 * std::abs(expected_sum));
+        // Terms cancel in these gradients, so float32 keeps fewer digits of them.
+        EXPECT_TRUE(is_near(actual, expected, 5 * tolerance(compute())));
+      }
+    }
+  }
+}
+
+TEST_P(Ops, DistillationOfExtremeLogitsIsFiniteAndExact) {
+  // Far apart: almost all probability on one token each, on different ones. Nearly equal: tiny
+  // divergences. Both with an offset that overflows e^x.
+  const torch::Tensor offset = torch::tensor({0.0f, 1e4f, -1e4f, 3e4f}).unsqueeze(1);  // [4, 1]
+  for (const double spread : {300.0, 3e4}) {
+    for (const kernels::Distillation& terms : distillations()) {
+      const torch::Tensor logits = (torch::randn({4, 65}) * spread + offset).to(compute());
+      const torch::Tensor teacher = (torch::randn({4, 65}) * spread - offset).to(compute());
+      const torch::Tensor targets = torch::randint(65, {4}, torch::kInt64);
+      torch::Tensor actual = logits.clone(), expected = logits.clone();
+      const double sum = ops::distillation_(actual, teacher, targets, {}, terms, 1.0);
+      const double expected_sum =
+          ops::reference::distillation_(expected, teacher, targets, {}, terms, 1.0);
+      EXPECT_TRUE(std::isfinite(sum));
+      EXPECT_NEAR(sum, expected_sum, 1e-4 * std::abs(expected_sum) + 1e-4);
+      EXPECT_TRUE(torch::isfinite(actual).all().item<bool>());
+      // Gradients of reverse KL are differences of terms as large as the loss.
+      const double largest = std::max(1.0, expected.abs().max().item<double>());
+      EXPECT_LE((actual - expected).abs().max().item<double>(),
+                tolerance(compute()) * largest + 1e-7 * std::abs(expected_sum));
+    }
+  }
+}
+
+TEST_P(Ops, TheTeacherItselfHasNoDivergenceLeft) {
+  const torch::Tensor teacher = (torch::randn({8, 300}) * 4.0 + 1e3).to(compute());
+  const torch::Tensor targets = torch::randint(300, {8}, torch::kInt64);
+  for (kernels::Distillation terms : distillations()) {
+    terms.cross_entropy = terms.teacher_entropy = 0;
+    torch::Tensor gradient = teacher.clone();
+    EXPECT_NEAR(ops::distillation_(gradient, teacher, targets, {}, terms, 1.0), 0, 1e-4);
+    EXPECT_LT(gradient.abs().max().item<double>(), 1e-5);
+  }
+}
+
+TEST(OpsTypes, ATeacherOfAnotherTypeIsAProgrammingError) {
+  torch::Tensor logits = torch::zeros({2, 3});
+  EXPECT_THROW(ops::distillation_(logits, torch::zeros({2, 3}, torch::kBFloat16),
+                                  torch::zeros({2}, torch::kInt64), {}, {.forward_kl = 1}, 1.0),
+               c10::Error);
+}
+
 TEST(OpsTypes, ProductsInAnotherTypeAreAProgrammingError) {
   EXPECT_THROW(
       ops::swiglu(torch::zeros({2, 2}, torch::kFloat16), torch::zeros({2, 2}, torch::kFloat16)),

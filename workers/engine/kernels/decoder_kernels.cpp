@@ -136,6 +136,19 @@ void cross_entropy(int64_t rows, int64_t cols, const T* logits, const int64_t* t
   });
 }
 
+template <class T>
+void distillation(int64_t rows, int64_t cols, const T* logits, const T* teacher,
+                  const int64_t* targets, const float* row_weights, const Distillation& terms,
+                  float grad_scale, float* losses, T* grad, int threads) {
+  assert(terms.temperature > 0);
+  parallel_ranges(rows, rows_per_thread(cols), threads, [&](int64_t begin, int64_t end) {
+    kernels<T>().distillation(end - begin, cols, logits + begin * cols, teacher + begin * cols,
+                              targets + begin,
+                              row_weights == nullptr ? nullptr : row_weights + begin, terms,
+                              grad_scale, losses + begin, grad + begin * cols);
+  });
+}
+
 // NOLINTBEGIN(bugprone-macro-parentheses): T is a type.
 #define QAAS_INSTANTIATE(T)                                                                        \
   template void rms_norm_forward<T>(int64_t, int64_t, const float*, const float*, float, T*,       \
@@ -150,7 +163,9 @@ void cross_entropy(int64_t rows, int64_t cols, const T* logits, const int64_t* t
   template void rotate_heads<T>(const HeadsShape&, const float*, const float*, Rotation, const T*, \
                                 const HeadStrides&, T*, const HeadStrides&, int);                  \
   template void cross_entropy<T>(int64_t, int64_t, const T*, const int64_t*, float, float*, T*,    \
-                                 int);
+                                 int);                                                             \
+  template void distillation<T>(int64_t, int64_t, const T*, const T*, const int64_t*,              \
+                                const float*, const Distillation&, float, float*, T*, int);
 QAAS_INSTANTIATE(float)
 QAAS_INSTANTIATE(Bfloat16Bits)
 #undef QAAS_INSTANTIATE

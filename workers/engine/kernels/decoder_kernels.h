@@ -90,4 +90,28 @@ template <class T>
 void cross_entropy(int64_t rows, int64_t cols, const T* logits, const int64_t* targets,
                    float grad_scale, float* losses, T* grad, int threads);
 
+// --- distillation of next tokens
+
+/// The loss of one row as a sum of terms (distillation sheet, section 3): p and q are the softmax
+/// of the teacher's and the student's logits divided by `temperature`. All factors but that of the
+/// cross-entropy are multiplied by the row's weight.
+struct Distillation {
+  float forward_kl = 0;       ///< factor of sum(p ln(p / q))
+  float reverse_kl = 0;       ///< factor of sum(q ln(q / p))
+  float jensen_shannon = 0;   ///< factor of beta KL(p, m) + (1 - beta) KL(q, m)
+  float beta = 0.5f;          ///< in (0, 1): m = beta p + (1 - beta) q
+  float teacher_entropy = 0;  ///< factor of -sum(p ln p), which has no gradient
+  float cross_entropy = 0;    ///< factor of the cross-entropy with the target, at temperature 1
+  float temperature = 1;
+};
+
+/// losses[r]: the loss of row r, nats. logits (student), teacher: [rows, cols], finite;
+/// row_weights: [rows], or null for ones. `grad` is overwritten with grad_scale * d losses[r] / d
+/// logits[r] and may be `logits` itself. Targets lie in [0, cols). Probabilities below about 1e-38
+/// are taken for that.
+template <class T>
+void distillation(int64_t rows, int64_t cols, const T* logits, const T* teacher,
+                  const int64_t* targets, const float* row_weights, const Distillation& terms,
+                  float grad_scale, float* losses, T* grad, int threads);
+
 }  // namespace qaas::kernels

@@ -33,6 +33,9 @@ struct TypedRowKernels {
                       const T* from, T* to);
   void (*cross_entropy)(int64_t rows, int64_t cols, const T* logits, const int64_t* targets,
                         float grad_scale, float* losses, T* grad);
+  void (*distillation)(int64_t rows, int64_t cols, const T* logits, const T* teacher,
+                       const int64_t* targets, const float* row_weights, const Distillation& terms,
+                       float grad_scale, float* losses, T* grad);
 };
 
 struct RowKernels {

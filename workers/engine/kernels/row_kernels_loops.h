@@ -1,37 +1,13 @@
 #pragma once
 
+#include "workers/engine/kernels/distillation_loop.h"
+#include "workers/engine/kernels/elementary.h"
 #include "workers/engine/kernels/row_kernels.h"
 #include "workers/engine/kernels/simd.h"
 
 /// Bodies of RowKernels, compiled once per instruction set by the file that includes this one.
 namespace qaas::kernels {
 namespace {
-
-/// e^x within 2 units in the last place for -87 <= x <= 88; saturates beyond, so that the smallest
-/// result is about 1e-38 rather than 0. NaN stays NaN. Cody and Waite: x = n ln 2 + r, |r| <= ln 2
-/// / 2, e^r by its Taylor polynomial of degree 7 (truncation below 1e-8).
-QAAS_INLINE Floats exponential(Floats x) {
-  x = at_most(at_least(x, -87.0f), 88.0f);
-  const Floats n = round_half_even(x * 1.44269504f);
-  const Floats r = (x - n * 0.693359375f) - n * -2.12194440e-4f;
-  Floats p = broadcast(1.0f / 5040.0f);
-  p = p * r + 1.0f / 720.0f;
-  p = p * r + 1.0f / 120.0f;
-  p = p * r + 1.0f / 24.0f;
-  p = p * r + 1.0f / 6.0f;
-  p = p * r + 0.5f;
-  p = (p * r) * r + (r + 1.0f);
-  const Ints exponent = __builtin_convertvector(n, Ints) + 127;
-  return p * bits_to_floats(reinterpret_cast<Words>(exponent) << 23);
-}
-
-QAAS_INLINE float max_lanes(const Floats (&part)[kParts]) {
-  Floats most = part[0];
-  for (int p = 1; p < kParts; ++p) most = part[p] > most ? part[p] : most;
-  float result = most[0];
-  for (int i = 1; i < kWidth; ++i) result = most[i] > result ? most[i] : result;
-  return result;
-}
 
 template <class T>
 QAAS_LOOP void rms_norm_forward_loop(int64_t rows, int64_t dim, const float* x, const float* weight,
@@ -254,6 +230,7 @@ constexpr TypedRowKernels<T> make_typed_row_kernels() {
       .softmax_causal_backward = softmax_causal_backward_loop<T>,
       .rotate_head = rotate_head_loop<T>,
       .cross_entropy = cross_entropy_loop<T>,
+      .distillation = distillation_loop<T>,
   };
 }
 

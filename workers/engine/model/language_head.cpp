@@ -28,29 +28,55 @@ void LanguageHead::for_each_chunk(
   }
 }
 
-LanguageHead::Loss LanguageHead::cross_entropy(const torch::Tensor& residual,
-                                               const torch::Tensor& ids, double scale) const {
-  const int64_t seq = ids.size(1), dim = residual.size(2);
+torch::Tensor LanguageHead::logits(const torch::Tensor& hidden) const {
+  return torch::mm(hidden.to(head_.scalar_type()), head_.t());
+}
+
+LanguageHead::Loss LanguageHead::backward(const torch::Tensor& residual,
+                                          const LogitsLoss& loss) const {
+  const int64_t seq = residual.size(1), dim = residual.size(2);
   const torch::Tensor leaf = residual.detach().requires_grad_(true);
   torch::Tensor hidden;  // [windows * (seq - 1), dim]
   {
     const torch::AutoGradMode with_grad(true);
     hidden = final_hidden(ends_, leaf.narrow(1, 0, seq - 1).reshape({-1, dim}));
   }
-  const torch::Tensor targets = ids.narrow(1, 1, seq - 1).reshape({-1});  // [windows * (seq - 1)]
-  torch::Tensor gradient = torch::empty_like(hidden);                     // d loss / d hidden
-  Loss loss;
+  torch::Tensor gradient = torch::empty_like(hidden);  // d loss / d hidden
+  Loss result;
   const int64_t rows_at_a_time = chunk_rows(head_.size(0));
   for (int64_t first = 0; first < hidden.size(0); first += rows_at_a_time) {
     const int64_t rows = std::min(rows_at_a_time, hidden.size(0) - first);
-    const torch::Tensor chunk = hidden.detach().narrow(0, first, rows).to(head_.scalar_type());
-    torch::Tensor logits = torch::mm(chunk, head_.t());  // [rows, vocab], then their gradient
-    loss.sum += ops::cross_entropy_(logits, targets.narrow(0, first, rows), scale);
-    gradient.narrow(0, first, rows).copy_(torch::mm(logits, head_));
+    const torch::NoGradGuard no_grad;
+    torch::Tensor chunk = logits(hidden.narrow(0, first, rows));  // [rows, vocab], then gradient
+    result.sum += loss(first, chunk);
+    gradient.narrow(0, first, rows).copy_(torch::mm(chunk, head_));
   }
   hidden.backward(gradient);
-  loss.gradient = leaf.grad();
-  return loss;
+  result.gradient = leaf.grad();
+  return result;
+}
+
+double LanguageHead::evaluate(const torch::Tensor& residual, const LogitsLoss& loss) const {
+  const torch::NoGradGuard no_grad;
+  const int64_t seq = residual.size(1), dim = residual.size(2);
+  const torch::Tensor hidden = final_hidden(
+      ends_, residual.narrow(1, 0, seq - 1).reshape({-1, dim}));  // [windows * (seq - 1), dim]
+  double sum = 0;
+  const int64_t rows_at_a_time = chunk_rows(head_.size(0));
+  for (int64_t first = 0; first < hidden.size(0); first += rows_at_a_time) {
+    const int64_t rows = std::min(rows_at_a_time, hidden.size(0) - first);
+    torch::Tensor chunk = logits(hidden.narrow(0, first, rows));  // [rows, vocab]
+    sum += loss(first, chunk);
+  }
+  return sum;
+}
+
+LanguageHead::Loss LanguageHead::cross_entropy(const torch::Tensor& residual,
+                                               const torch::Tensor& ids, double scale) const {
+  const torch::Tensor targets = ids.narrow(1, 1, ids.size(1) - 1).reshape({-1});
+  return backward(residual, [&](int64_t first, torch::Tensor& logits) {
+    return ops::cross_entropy_(logits, targets.narrow(0, first, logits.size(0)), scale);
+  });
 }
 
 }  // namespace qaas

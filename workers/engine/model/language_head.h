@@ -22,12 +22,27 @@ class LanguageHead {
   void for_each_chunk(const torch::Tensor& hidden,
                       const std::function<void(int64_t first, const torch::Tensor&)>& visit) const;
 
+  /// Of hidden [rows, dim] (after the final norm): [rows, vocab] in the compute type.
+  torch::Tensor logits(const torch::Tensor& hidden) const;
+
+  /// Replaces the logits [rows, vocab] of targets first .. first + rows by the gradient of what is
+  /// to be minimised, and returns the loss that is reported, summed over the rows. Targets are
+  /// numbered window after window, seq - 1 each: the last token of a window predicts nothing.
+  using LogitsLoss = std::function<double(int64_t first, torch::Tensor& logits)>;
+
   struct Loss {
-    double sum = 0;          ///< of the cross-entropy over all targets, nats
-    torch::Tensor gradient;  ///< d (sum · scale) / d residual, [windows, seq, dim] float32
+    double sum = 0;          ///< over all targets, nats
+    torch::Tensor gradient;  ///< with respect to residual, [windows, seq, dim] float32
   };
-  /// Cross-entropy of ids[:, 1:] predicted from residual[:, :-1] with its gradient times `scale`.
-  /// residual: [windows, seq, dim] float32, last block's output; ids: [windows, seq] int64.
+  /// Loss and gradient by `loss`, a chunk of targets at a time. The final norm's gradient too is
+  /// accumulated where it requires one. residual: [windows, seq, dim] float32, last block's output.
+  Loss backward(const torch::Tensor& residual, const LogitsLoss& loss) const;
+
+  /// The loss alone.
+  double evaluate(const torch::Tensor& residual, const LogitsLoss& loss) const;
+
+  /// Cross-entropy of ids[:, 1:] predicted from residual[:, :-1]; the gradient is that of the sum
+  /// times `scale`. ids: [windows, seq] int64.
   Loss cross_entropy(const torch::Tensor& residual, const torch::Tensor& ids, double scale) const;
 
  private:

@@ -217,4 +217,25 @@ double cross_entropy_(torch::Tensor& logits, const torch::Tensor& targets, doubl
   return losses.sum(torch::kFloat64).item<double>();
 }
 
+double distillation_(torch::Tensor& logits, const torch::Tensor& teacher,
+                     const torch::Tensor& targets, const torch::Tensor& row_weights,
+                     const kernels::Distillation& terms, double scale) {
+  TORCH_CHECK(teacher.sizes() == logits.sizes() && teacher.scalar_type() == logits.scalar_type(),
+              "teacher logits ", teacher.sizes(), " of ", teacher.scalar_type(),
+              ", expected the student's ", logits.sizes(), " of ", logits.scalar_type());
+  if (!logits.is_cpu()) {
+    return reference::distillation_(logits, teacher, targets, row_weights, terms, scale);
+  }
+  const torch::Tensor labels = targets.contiguous(), teachers = teacher.contiguous();
+  const torch::Tensor weights = row_weights.defined() ? row_weights.contiguous() : row_weights;
+  torch::Tensor losses = torch::empty({logits.size(0)}, torch::kFloat32);
+  with_element_type(logits.scalar_type(), [&]<class T>(T) {
+    kernels::distillation<T>(
+        logits.size(0), logits.size(1), elements<T>(logits), elements<T>(teachers),
+        elements<int64_t>(labels), weights.defined() ? elements<float>(weights) : nullptr, terms,
+        static_cast<float>(scale), elements<float>(losses), elements<T>(logits), threads());
+  });
+  return losses.sum(torch::kFloat64).item<double>();
+}
+
 }  // namespace qaas::ops

@@ -4,6 +4,8 @@
 
 #include <torch/torch.h>
 
+#include "workers/engine/kernels/decoder_kernels.h"
+
 /// The arithmetic of a decoder between its projections. Differentiable. Statistics, rotations and
 /// softmax run in float32; results come back in the compute type (float32 or bfloat16). On the CPU
 /// each is one fused pass forward and one backward (workers/engine/kernels); elsewhere, and as what
@@ -36,6 +38,14 @@ torch::Tensor causal_attention(const torch::Tensor& q, const torch::Tensor& k,
 /// returns the unscaled sum (nats). targets: [rows] int64. Not differentiable itself.
 double cross_entropy_(torch::Tensor& logits, const torch::Tensor& targets, double scale);
 
+/// The loss of next tokens under a teacher as a sum of terms: kernels::Distillation, with q from
+/// logits [rows, vocab] (student) and p from teacher [rows, vocab] (same type). Replaces logits by
+/// the gradient of scale · Σ rows and returns the unscaled sum (nats). row_weights: [rows] float32,
+/// or undefined for ones. Not differentiable itself.
+double distillation_(torch::Tensor& logits, const torch::Tensor& teacher,
+                     const torch::Tensor& targets, const torch::Tensor& row_weights,
+                     const kernels::Distillation& terms, double scale);
+
 namespace reference {
 
 torch::Tensor rms_norm(const torch::Tensor& x, const torch::Tensor& weight, double epsilon,
@@ -46,6 +56,10 @@ torch::Tensor causal_attention(const torch::Tensor& q, const torch::Tensor& k,
                                const torch::Tensor& sine, const AttentionShape& shape);
 
 double cross_entropy_(torch::Tensor& logits, const torch::Tensor& targets, double scale);
+
+double distillation_(torch::Tensor& logits, const torch::Tensor& teacher,
+                     const torch::Tensor& targets, const torch::Tensor& row_weights,
+                     const kernels::Distillation& terms, double scale);
 
 }  // namespace reference
 }  // namespace qaas::ops

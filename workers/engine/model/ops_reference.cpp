@@ -69,4 +69,33 @@ double cross_entropy_(torch::Tensor& logits, const torch::Tensor& targets, doubl
   return sum;
 }
 
+double distillation_(torch::Tensor& logits, const torch::Tensor& teacher,
+                     const torch::Tensor& targets, const torch::Tensor& row_weights,
+                     const kernels::Distillation& terms, double scale) {
+  // In float64: terms cancel in the gradients, and this is what others are measured against.
+  const torch::AutoGradMode with_grad(true);
+  const torch::Tensor leaf = logits.detach().to(torch::kFloat64).requires_grad_(true);
+  const double heat = 1.0 / terms.temperature, beta = terms.beta;
+  const torch::Tensor log_q = torch::log_softmax(leaf * heat, -1);  // [rows, vocab]
+  const torch::Tensor log_p =
+      torch::log_softmax(teacher.detach().to(torch::kFloat64) * heat, -1);  // [rows, vocab]
+  const torch::Tensor q = log_q.exp(), p = log_p.exp();                     // [rows, vocab]
+  torch::Tensor soft = terms.forward_kl * (p * (log_p - log_q)).sum(-1) +
+                       terms.reverse_kl * (q * (log_q - log_p)).sum(-1) -
+                       terms.teacher_entropy * (p * log_p).sum(-1);  // [rows]
+  if (terms.jensen_shannon != 0) {
+    const torch::Tensor log_m =
+        torch::logaddexp(log_p + std::log(beta), log_q + std::log1p(-beta));  // [rows, vocab]
+    soft = soft + terms.jensen_shannon * (beta * (p * (log_p - log_m)).sum(-1) +
+                                          (1.0 - beta) * (q * (log_q - log_m)).sum(-1));
+  }
+  if (row_weights.defined()) soft = soft * row_weights;
+  const torch::Tensor hard =
+      -torch::log_softmax(leaf, -1).gather(1, targets.unsqueeze(1)).squeeze(1);  // [rows]
+  const torch::Tensor sum = (soft + terms.cross_entropy * hard).sum();
+  sum.backward();
+  logits.copy_(leaf.grad() * scale);
+  return sum.item<double>();
+}
+
 }  // namespace qaas::ops::reference
