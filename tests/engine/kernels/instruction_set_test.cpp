@@ -76,6 +76,12 @@ std::vector<uint8_t> group_results(const GroupKernels& kernels, int bits, int64_
   append(bytes, out);
   kernels.forward_bf16(shape, weight.data(), scale.data(), zero.data(), half.data());
   append(bytes, half);
+  std::vector<float> errors(groups);
+  for (const float* importance : std::vector<const float*>{nullptr, out.data()}) {
+    kernels.candidate_errors(group_size - 3, bits, grad.data(), importance, groups, scale.data(),
+                             zero.data(), errors.data());
+    append(bytes, errors);
+  }
   kernels.quantize(shape, weight.data(), scale.data(), zero.data(), codes.data());
   append(bytes, codes);
   kernels.f32_to_bf16(grad.data(), size, grad_half.data());

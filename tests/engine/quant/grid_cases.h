@@ -24,8 +24,9 @@ inline std::vector<AffineGrid> all_grids() {
 }
 
 inline std::string grid_name(const AffineGrid& grid) {
-  return "w" + std::to_string(grid.bits) + "_g" + std::to_string(grid.group_size) +
-         (grid.symmetric ? "_symmetric" : "_asymmetric");
+  std::string name = "w";
+  name += std::to_string(grid.bits) + "_g" + std::to_string(grid.group_size);
+  return name + (grid.symmetric ? "_symmetric" : "_asymmetric");
 }
 
 /// A weight with rows that are all zero, of one sign, tiny and huge.

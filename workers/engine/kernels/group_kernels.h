@@ -40,6 +40,12 @@ struct GroupKernels {
   void (*backward_bf16)(const Groups&, const float* weight, const float* scale,
                         const float* zero_point, const Bfloat16Bits* grad, float* grad_weight,
                         float* grad_scale, float* grad_zero_point);
+  /// error[c] = sum of importance * (weight_hat - weight)^2 over one group, for each pair of
+  /// effective qparams (scale[c], zero_point[c]); importance may be null (all ones). Quotients by
+  /// way of the reciprocal: a weight on a tie between two codes may take either.
+  void (*candidate_errors)(int64_t group_size, int bits, const float* weight,
+                           const float* importance, int64_t candidates, const float* scale,
+                           const float* zero_point, float* error);
   void (*quantize)(const Groups&, const float* weight, const float* scale, const float* zero_point,
                    uint8_t* codes);
   void (*dequantize_f32)(const Groups&, const uint8_t* packed, const float* scale,
@@ -55,6 +61,9 @@ struct GroupKernels {
   void (*f32_to_bf16)(const float* from, int64_t count, Bfloat16Bits* to);
   void (*bf16_to_f32)(const Bfloat16Bits* from, int64_t count, float* to);
 };
+
+/// The table for this CPU.
+const GroupKernels& best_group_kernels();
 
 /// One table per instruction set; call only into one that supports() allows.
 const GroupKernels& generic_group_kernels();

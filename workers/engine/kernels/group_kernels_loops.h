@@ -90,6 +90,52 @@ void quantize_loop(const Groups& shape, const float* weight, const float* scale,
             [](Floats code, float, float) { return code; });
 }
 
+template <bool kWeighted>
+QAAS_INLINE void candidate_errors_of(int64_t group_size, int bits, const float* weight,
+                                     const float* importance, int64_t candidates,
+                                     const float* scale, const float* zero_point, float* error) {
+  const float max_code = largest_code(bits);
+  for (int64_t c = 0; c < candidates; ++c) {
+    const float s = scale[c];
+    const float z = zero_point[c];
+    const float reciprocal = 1.0f / s;
+    Floats sum[kParts] = {};
+    const auto run = [&](const float* w_in, const float* importance_in) {
+      for (int p = 0; p < kParts; ++p) {
+        const Floats w = load(w_in + p * kWidth);
+        const Floats quotient =
+            at_most(at_least(w * broadcast(reciprocal), -kQuotientBound), kQuotientBound);
+        const Floats code =
+            at_most(at_least(round_half_even(quotient) + broadcast(z), 0.0f), max_code);
+        const Floats difference = (code - broadcast(z)) * s - w;
+        const Floats square = difference * difference;
+        sum[p] += kWeighted ? square * load(importance_in + p * kWidth) : square;
+      }
+    };
+    // A padded weight is zero, which every grid holds: it adds no error.
+    for_each_run(
+        group_size, [&](int64_t i) { run(weight + i, kWeighted ? importance + i : weight); },
+        [&](int64_t i, int n) {
+          const PaddedRun<float> w(weight + i, n);
+          const PaddedRun<float> h(kWeighted ? importance + i : weight, n);
+          run(w.values, h.values);
+        });
+    error[c] = sum_lanes(sum);
+  }
+}
+
+QAAS_LOOP void candidate_errors_loop(int64_t group_size, int bits, const float* weight,
+                                     const float* importance, int64_t candidates,
+                                     const float* scale, const float* zero_point, float* error) {
+  if (importance == nullptr) {
+    candidate_errors_of<false>(group_size, bits, weight, importance, candidates, scale, zero_point,
+                               error);
+  } else {
+    candidate_errors_of<true>(group_size, bits, weight, importance, candidates, scale, zero_point,
+                              error);
+  }
+}
+
 template <class Grad>
 void backward_loop(const Groups& shape, const float* weight, const float* scale,
                    const float* zero_point, const Grad* grad, float* grad_weight, float* grad_scale,
@@ -274,6 +320,7 @@ constexpr GroupKernels make_group_kernels() {
       .forward_bf16 = forward_loop<Bfloat16Bits>,
       .backward_f32 = backward_loop<float>,
       .backward_bf16 = backward_loop<Bfloat16Bits>,
+      .candidate_errors = candidate_errors_loop,
       .quantize = quantize_loop,
       .dequantize_f32 = dequantize_loop<float>,
       .dequantize_bf16 = dequantize_loop<Bfloat16Bits>,

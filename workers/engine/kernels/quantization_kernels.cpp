@@ -14,18 +14,6 @@ namespace {
 
 static_assert(std::endian::native == std::endian::little, "packed words are read as bytes");
 
-const GroupKernels& chosen() {
-#if defined(QAAS_KERNELS_X86)
-  static const GroupKernels& kernels =
-      best_instruction_set() == InstructionSet::kAvx512 ? avx512_group_kernels()
-      : best_instruction_set() == InstructionSet::kAvx2 ? avx2_group_kernels()
-                                                        : generic_group_kernels();
-  return kernels;
-#else
-  return generic_group_kernels();
-#endif
-}
-
 /// Below this many elements per thread, waking one costs more than it saves.
 constexpr int64_t kElementsPerThread = 16384;
 
@@ -53,22 +41,37 @@ void for_packed_groups(const GroupedMatrix& shape, const uint32_t* packed, int t
 
 }  // namespace
 
+const GroupKernels& best_group_kernels() {
+#if defined(QAAS_KERNELS_X86)
+  static const GroupKernels& kernels =
+      best_instruction_set() == InstructionSet::kAvx512 ? avx512_group_kernels()
+      : best_instruction_set() == InstructionSet::kAvx2 ? avx2_group_kernels()
+                                                        : generic_group_kernels();
+  return kernels;
+#else
+  return generic_group_kernels();
+#endif
+}
+
 void effective_qparams(const float* scale, const float* zero_point, int64_t count, int bits,
                        float* effective_scale, float* effective_zero_point) {
-  chosen().effective_qparams(scale, zero_point, count, bits, effective_scale, effective_zero_point);
+  best_group_kernels().effective_qparams(scale, zero_point, count, bits, effective_scale,
+                                         effective_zero_point);
 }
 
 void fake_quantize_forward(const GroupedMatrix& shape, const float* weight, const float* scale,
                            const float* zero_point, float* weight_hat, int threads) {
   for_groups(shape, threads, [&](const Groups& part, int64_t group, int64_t at) {
-    chosen().forward_f32(part, weight + at, scale + group, zero_point + group, weight_hat + at);
+    best_group_kernels().forward_f32(part, weight + at, scale + group, zero_point + group,
+                                     weight_hat + at);
   });
 }
 
 void fake_quantize_forward(const GroupedMatrix& shape, const float* weight, const float* scale,
                            const float* zero_point, Bfloat16Bits* weight_hat, int threads) {
   for_groups(shape, threads, [&](const Groups& part, int64_t group, int64_t at) {
-    chosen().forward_bf16(part, weight + at, scale + group, zero_point + group, weight_hat + at);
+    best_group_kernels().forward_bf16(part, weight + at, scale + group, zero_point + group,
+                                      weight_hat + at);
   });
 }
 
@@ -76,9 +79,9 @@ void fake_quantize_backward(const GroupedMatrix& shape, const float* weight, con
                             const float* zero_point, const float* grad, float* grad_weight,
                             float* grad_scale, float* grad_zero_point, int threads) {
   for_groups(shape, threads, [&](const Groups& part, int64_t group, int64_t at) {
-    chosen().backward_f32(part, weight + at, scale + group, zero_point + group, grad + at,
-                          grad_weight + at, grad_scale + group,
-                          grad_zero_point == nullptr ? nullptr : grad_zero_point + group);
+    best_group_kernels().backward_f32(
+        part, weight + at, scale + group, zero_point + group, grad + at, grad_weight + at,
+        grad_scale + group, grad_zero_point == nullptr ? nullptr : grad_zero_point + group);
   });
 }
 
@@ -86,16 +89,16 @@ void fake_quantize_backward(const GroupedMatrix& shape, const float* weight, con
                             const float* zero_point, const Bfloat16Bits* grad, float* grad_weight,
                             float* grad_scale, float* grad_zero_point, int threads) {
   for_groups(shape, threads, [&](const Groups& part, int64_t group, int64_t at) {
-    chosen().backward_bf16(part, weight + at, scale + group, zero_point + group, grad + at,
-                           grad_weight + at, grad_scale + group,
-                           grad_zero_point == nullptr ? nullptr : grad_zero_point + group);
+    best_group_kernels().backward_bf16(
+        part, weight + at, scale + group, zero_point + group, grad + at, grad_weight + at,
+        grad_scale + group, grad_zero_point == nullptr ? nullptr : grad_zero_point + group);
   });
 }
 
 void quantize(const GroupedMatrix& shape, const float* weight, const float* scale,
               const float* zero_point, uint8_t* codes, int threads) {
   for_groups(shape, threads, [&](const Groups& part, int64_t group, int64_t at) {
-    chosen().quantize(part, weight + at, scale + group, zero_point + group, codes + at);
+    best_group_kernels().quantize(part, weight + at, scale + group, zero_point + group, codes + at);
   });
 }
 
@@ -103,8 +106,8 @@ void unpack_dequantize(const GroupedMatrix& shape, const uint32_t* packed, const
                        const float* zero_point, float* weight_hat, int threads) {
   for_packed_groups(shape, packed, threads,
                     [&](const Groups& part, const uint8_t* bytes, int64_t group, int64_t at) {
-                      chosen().dequantize_f32(part, bytes, scale + group, zero_point + group,
-                                              weight_hat + at);
+                      best_group_kernels().dequantize_f32(part, bytes, scale + group,
+                                                          zero_point + group, weight_hat + at);
                     });
 }
 
@@ -112,8 +115,8 @@ void unpack_dequantize(const GroupedMatrix& shape, const uint32_t* packed, const
                        const float* zero_point, Bfloat16Bits* weight_hat, int threads) {
   for_packed_groups(shape, packed, threads,
                     [&](const Groups& part, const uint8_t* bytes, int64_t group, int64_t at) {
-                      chosen().dequantize_bf16(part, bytes, scale + group, zero_point + group,
-                                               weight_hat + at);
+                      best_group_kernels().dequantize_bf16(part, bytes, scale + group,
+                                                           zero_point + group, weight_hat + at);
                     });
 }
 
@@ -122,8 +125,8 @@ void packed_scale_gradient(const GroupedMatrix& shape, const uint32_t* packed,
                            int threads) {
   for_packed_groups(shape, packed, threads,
                     [&](const Groups& part, const uint8_t* bytes, int64_t group, int64_t at) {
-                      chosen().scale_gradient_f32(part, bytes, zero_point + group, grad + at,
-                                                  grad_scale + group);
+                      best_group_kernels().scale_gradient_f32(part, bytes, zero_point + group,
+                                                              grad + at, grad_scale + group);
                     });
 }
 
@@ -132,8 +135,8 @@ void packed_scale_gradient(const GroupedMatrix& shape, const uint32_t* packed,
                            int threads) {
   for_packed_groups(shape, packed, threads,
                     [&](const Groups& part, const uint8_t* bytes, int64_t group, int64_t at) {
-                      chosen().scale_gradient_bf16(part, bytes, zero_point + group, grad + at,
-                                                   grad_scale + group);
+                      best_group_kernels().scale_gradient_bf16(part, bytes, zero_point + group,
+                                                               grad + at, grad_scale + group);
                     });
 }
 
@@ -153,20 +156,20 @@ void adamw_step(const AdamW& options, int64_t count, float* parameter, const flo
       .epsilon = options.epsilon,
   };
   parallel_ranges(count, kElementsPerThread, threads, [&](int64_t begin, int64_t end) {
-    chosen().adamw(factors, end - begin, parameter + begin, gradient + begin, first_moment + begin,
-                   second_moment + begin);
+    best_group_kernels().adamw(factors, end - begin, parameter + begin, gradient + begin,
+                               first_moment + begin, second_moment + begin);
   });
 }
 
 void convert(const float* from, int64_t count, Bfloat16Bits* to, int threads) {
   parallel_ranges(count, kElementsPerThread, threads, [&](int64_t begin, int64_t end) {
-    chosen().f32_to_bf16(from + begin, end - begin, to + begin);
+    best_group_kernels().f32_to_bf16(from + begin, end - begin, to + begin);
   });
 }
 
 void convert(const Bfloat16Bits* from, int64_t count, float* to, int threads) {
   parallel_ranges(count, kElementsPerThread, threads, [&](int64_t begin, int64_t end) {
-    chosen().bf16_to_f32(from + begin, end - begin, to + begin);
+    best_group_kernels().bf16_to_f32(from + begin, end - begin, to + begin);
   });
 }
 

@@ -19,6 +19,9 @@ struct GroupedMatrix {
   int bits = 0;            ///< 2, 3, 4 or 8
 };
 
+/// Where a group's zero point may lie: any code, or the mid-point 2^(bits-1).
+enum class ZeroPoint { kFree, kMiddle };
+
 /// Master qparams to the values used: scale clamped to [1e-4, 1e4] and rounded to fp16 (half to
 /// even), zero point rounded half to even and clamped to [0, 2^bits - 1]. EfficientQAT 1.1.
 void effective_qparams(const float* scale, const float* zero_point, int64_t count, int bits,
@@ -45,6 +48,16 @@ void fake_quantize_backward(const GroupedMatrix& shape, const float* weight, con
 /// Codes from weights: clamp(round(w / s) + z, 0, Q) as uint8.
 void quantize(const GroupedMatrix& shape, const float* weight, const float* scale,
               const float* zero_point, uint8_t* codes, int threads);
+
+/// Effective qparams that (nearly) minimise the squared error of each group:
+///   sum over the group of importance * (fake_quantize(w) - w)^2, importance [cols] or null (ones).
+/// Candidates are the group's range, widened to contain zero, with its ends shrunk by factors
+/// (7/8)^k. Asymmetric grids shrink each end on its own (as BitDistiller, arXiv 2402.10631, section
+/// 3.1): k = 0..15 for both, then the best pair again in quarter steps up to half a step either
+/// way. Symmetric grids shrink the scale, k = 0..15 in quarter steps. Unshrunk is min-max, so no
+/// group ends up worse than that; the first of equals is kept.
+void clip_search(const GroupedMatrix& shape, ZeroPoint zero_point_kind, const float* weight,
+                 const float* importance, float* scale, float* zero_point, int threads);
 
 /// (code - z) * s from dense little-endian packed rows (bit_packing.h): `packed` is
 /// [rows, cols * bits / 32] words; cols must be a multiple of 32 and group_size of 16.

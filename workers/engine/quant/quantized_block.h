@@ -27,7 +27,7 @@ using GridOf =
     std::function<std::optional<AffineGrid>(const std::string& name, int64_t input_size)>;
 
 /// Prepare: replaces each dense projection that has a grid by a FakeQuantProjection with min-max
-/// qparams.
+/// qparams. Without calibration text or search: initialise_block (workers/engine/train) chooses.
 void prepare_block(DecoderBlock& block, const GridOf& grid_of);
 
 /// Convert: the codes, zero points, scales and norms a prepared block has arrived at.
