@@ -8,6 +8,7 @@
 
 #include "storage/checkpoint/digest.h"
 #include "storage/checkpoint/folder_entry.h"
+#include "storage/checkpoint/scratch_mapping.h"
 #include "workers/engine/exporters/artifact_files.h"
 #include "workers/engine/exporters/float16.h"
 
@@ -20,9 +21,8 @@ constexpr int64_t kMaxSideFileBytes = int64_t{1} << 30;
 constexpr int64_t kMaxConfigBytes = 4 << 20;
 
 template <class T>
-std::vector<std::byte> to_bytes(const std::vector<T>& values) {
-  const auto bytes = std::as_bytes(std::span(values));
-  return {bytes.begin(), bytes.end()};
+std::span<const std::byte> bytes_of(const std::vector<T>& values) {
+  return std::as_bytes(std::span(values));
 }
 
 std::string pretty(const ordered_json& document) { return document.dump(2) + "\n"; }
@@ -76,15 +76,23 @@ absl::Status ArtifactWriter::add_projection(const std::string& name,
   if (!packed.ok()) return packed.status();
   if (auto status = claim(name + ".weight"); !status.ok()) return status;
   const GptqGrid grid = {weight.bits, weight.group_size, weight.symmetric};
-  std::vector<std::byte> parts[] = {to_bytes(packed->qweight), to_bytes(packed->qzeros),
-                                    to_bytes(packed->scales), to_bytes(packed->g_idx)};
-  size_t part = 0;
+  const std::span<const std::byte> parts[] = {bytes_of(packed->qweight), bytes_of(packed->qzeros),
+                                              bytes_of(packed->scales), bytes_of(packed->g_idx)};
+  size_t total = 0;
+  for (const auto& part : parts) total += part.size();
+  auto spool = map_scratch_file(folder_, static_cast<int64_t>(total));
+  if (!spool.ok()) return spool.status();
+  std::byte* place = spool->get();
+  spooled_.push_back(*std::move(spool));
+  size_t next = 0;
   for (GptqTensorSpec& spec : gptq_tensor_specs(weight.rows, weight.cols, grid)) {
-    owned_.push_back(std::move(parts[part++]));
+    const std::span<const std::byte> part = parts[next++];
+    std::copy(part.begin(), part.end(), place);
     tensors_.push_back({.name = absl::StrCat(name, ".", spec.suffix),
                         .dtype = spec.dtype,
                         .shape = std::move(spec.shape),
-                        .bytes = owned_.back()});
+                        .bytes = {place, part.size()}});
+    place += part.size();
   }
   grids_[name] = grid;
   return absl::OkStatus();

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
@@ -52,9 +53,10 @@ class ArtifactWriter {
                                                const std::filesystem::path& folder,
                                                Options options);
 
-  /// A quantized projection, by module name ("model.layers.0.mlp.up_proj"); packed into memory of
-  /// the writer. kInvalidArgument, naming it: not a projection of the model, given before, another
-  /// shape than the model's, or what check_gptq refuses.
+  /// A quantized projection, by module name ("model.layers.0.mlp.up_proj"); packed into a nameless
+  /// file of the folder until write_weights, so that no more than one is ever in memory.
+  /// kInvalidArgument, naming it: not a projection of the model, given before, another shape than
+  /// the model's, or what check_gptq refuses.
   absl::Status add_projection(const std::string& name, const QuantizedWeight& weight);
 
   /// The source's tensor, unchanged: embeddings, head, norms or projections that were not trained.
@@ -89,7 +91,8 @@ class ArtifactWriter {
   std::map<std::string, std::vector<int64_t>> missing_;  ///< tensors still to be added: shape
   std::vector<Projection2d> projections_;
   GptqGrids grids_;
-  std::vector<std::vector<std::byte>> owned_;  ///< bytes that tensors_ points to
+  std::vector<std::shared_ptr<std::byte>> spooled_;  ///< mapped files that tensors_ points into
+  std::vector<std::vector<std::byte>> owned_;        ///< bytes that tensors_ points to
   std::vector<TensorToWrite> tensors_;
   std::vector<std::string> written_;  ///< file names, in the order written
 };
