@@ -51,7 +51,8 @@ class BlockCheckpointsTest : public ::testing::Test {
 
 TEST_F(BlockCheckpointsTest, WhatIsSavedIsLoaded) {
   const QuantizedBlock saved = random_block(1);
-  QAAS_ASSERT_OK_AND_ASSIGN(const std::string name, checkpoints_.save(kBlock, 3, saved));
+  QAAS_ASSERT_OK_AND_ASSIGN(const std::string name,
+                            checkpoints_.save(kBlock, 3, saved, std::nullopt));
   EXPECT_EQ(name, "block-0003.safetensors");
   QAAS_ASSERT_OK_AND_ASSIGN(const auto loaded, checkpoints_.load(kBlock, 3));
   ASSERT_TRUE(loaded.has_value());
@@ -75,7 +76,7 @@ TEST_F(BlockCheckpointsTest, WhatIsSavedIsLoaded) {
 }
 
 TEST_F(BlockCheckpointsTest, StagesAndBlocksHaveFilesOfTheirOwn) {
-  ASSERT_THAT(checkpoints_.save(kBlock, 0, random_block(1)), IsOk());
+  ASSERT_THAT(checkpoints_.save(kBlock, 0, random_block(1), std::nullopt), IsOk());
   for (const auto& [stage, index] : {std::pair(kBlock, 1), std::pair(kEndToEnd, 0)}) {
     QAAS_ASSERT_OK_AND_ASSIGN(const auto loaded, checkpoints_.load(stage, index));
     EXPECT_FALSE(loaded.has_value());
@@ -83,14 +84,14 @@ TEST_F(BlockCheckpointsTest, StagesAndBlocksHaveFilesOfTheirOwn) {
 }
 
 TEST_F(BlockCheckpointsTest, OtherWorkIsNotResumedFrom) {
-  ASSERT_THAT(checkpoints_.save(kBlock, 0, random_block(1)), IsOk());
+  ASSERT_THAT(checkpoints_.save(kBlock, 0, random_block(1), std::nullopt), IsOk());
   const BlockCheckpoints other(folder_.path(), {.fingerprint = "g", .host = "h"});
   QAAS_ASSERT_OK_AND_ASSIGN(const auto loaded, other.load(kBlock, 0));
   EXPECT_FALSE(loaded.has_value());
 }
 
 TEST_F(BlockCheckpointsTest, AnotherHostIsToldApart) {
-  ASSERT_THAT(checkpoints_.save(kBlock, 0, random_block(1)), IsOk());
+  ASSERT_THAT(checkpoints_.save(kBlock, 0, random_block(1), std::nullopt), IsOk());
   const BlockCheckpoints other(folder_.path(), {.fingerprint = "f", .host = "elsewhere"});
   QAAS_ASSERT_OK_AND_ASSIGN(const auto loaded, other.load(kBlock, 0));
   ASSERT_TRUE(loaded.has_value());
@@ -98,7 +99,8 @@ TEST_F(BlockCheckpointsTest, AnotherHostIsToldApart) {
 }
 
 TEST_F(BlockCheckpointsTest, EveryTruncatedFileIsRefusedByName) {
-  QAAS_ASSERT_OK_AND_ASSIGN(const std::string name, checkpoints_.save(kBlock, 0, random_block(1)));
+  QAAS_ASSERT_OK_AND_ASSIGN(const std::string name,
+                            checkpoints_.save(kBlock, 0, random_block(1), std::nullopt));
   const std::string whole = read_file(folder_ / name);
   for (size_t size = 0; size < whole.size(); size += size < 16 ? 1 : 37) {
     folder_.write(name, whole.substr(0, size));

@@ -64,24 +64,23 @@ std::string host_description(torch::ScalarType compute) {
   return host.dump();
 }
 
-absl::StatusOr<ArtifactWriter> write_artifact(const JobInputs& inputs,
-                                              const std::vector<QuantizedBlock>& blocks,
-                                              const std::filesystem::path& folder) {
-  const v1::JobSpec& spec = inputs.job.spec();
+absl::StatusOr<ArtifactWriter> write_artifact(const JobState& state) {
+  const v1::JobSpec& spec = state.spec;
   absl::StatusOr<ArtifactWriter> writer =
-      ArtifactWriter::create(inputs.model, folder,
+      ArtifactWriter::create(*state.source, state.folders.out,
                              {.base = {.bits = spec.weights().bits(),
                                        .group_size = spec.weights().group_size(),
                                        .symmetric = spec.weights().symmetric()},
                               .for_vllm = targets_vllm(spec),
                               .tool_version = kEngineVersion});
   if (!writer.ok()) return writer.status();
-  const ModelConfig& config = inputs.model.config();
-  for (size_t i = 0; i < blocks.size(); ++i) {
-    const absl::Status status = add_block(*writer, static_cast<int64_t>(i), config, blocks[i]);
+  for (int64_t i = 0; i < state.blocks.count(); ++i) {
+    const absl::StatusOr<QuantizedBlock> block = state.blocks.get(i);
+    if (!block.ok()) return block.status();
+    const absl::Status status = add_block(*writer, i, state.config(), *block);
     if (!status.ok()) return status;
   }
-  for (const ExpectedTensor& tensor : expected_tensors(config)) {
+  for (const ExpectedTensor& tensor : expected_tensors(state.config())) {
     if (tensor.name.starts_with("model.layers.")) continue;  // added with its block
     const absl::Status status = writer->add_source_tensor(tensor.name);
     if (!status.ok()) return status;

@@ -10,6 +10,7 @@
 #include "workers/engine/exporters/artifact_reader.h"
 #include "workers/engine/exporters/artifact_writer.h"
 #include "workers/engine/job/job_inputs.h"
+#include "workers/engine/job/job_state.h"
 #include "workers/engine/model/decoder.h"
 #include "workers/engine/quant/quantized_block.h"
 
@@ -22,11 +23,10 @@ TensorSource source_tensors(const ModelFolder& model);
 /// JSON.
 std::string host_description(torch::ScalarType compute);
 
-/// Writes everything of the artifact but the manifest into `folder`. Returns the writer, which
-/// write_manifest needs.
-absl::StatusOr<ArtifactWriter> write_artifact(const JobInputs& inputs,
-                                              const std::vector<QuantizedBlock>& blocks,
-                                              const std::filesystem::path& folder);
+/// Writes everything of the artifact but the manifest into the run's `out` folder: the finished
+/// blocks, and from the source what was not trained. Returns the writer, which write_manifest
+/// needs.
+absl::StatusOr<ArtifactWriter> write_artifact(const JobState& state);
 
 /// Where an artifact's bytes were made.
 struct Provenance {

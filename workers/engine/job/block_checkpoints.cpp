@@ -8,6 +8,7 @@
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_format.h>
 #include <absl/strings/strip.h>
+#include <google/protobuf/util/json_util.h>
 #include <nlohmann/json.hpp>
 
 #include "storage/checkpoint/safetensors.h"
@@ -50,6 +51,13 @@ std::string grids_json(const QuantizedBlock& block) {
   return grids.dump();
 }
 
+std::string curve_json(const v1::TrainingCurve& curve) {
+  std::string text;
+  const auto status = google::protobuf::util::MessageToJsonString(curve, &text);
+  TORCH_CHECK(status.ok(), "a training curve cannot be written as JSON: ", status.ToString());
+  return text;
+}
+
 /// A grid whose sizes are safe to allocate by, or false.
 bool read_grid(const nlohmann::json& from, QuantizedWeight& weight) {
   constexpr int64_t kMostInputs = 1 << 24;
@@ -74,8 +82,9 @@ bool read_grid(const nlohmann::json& from, QuantizedWeight& weight) {
 BlockCheckpoints::BlockCheckpoints(std::filesystem::path folder, Identity identity)
     : folder_(std::move(folder)), identity_(std::move(identity)) {}
 
-absl::StatusOr<std::string> BlockCheckpoints::save(Stage stage, int64_t index,
-                                                   const QuantizedBlock& block) const {
+absl::StatusOr<std::string> BlockCheckpoints::save(
+    Stage stage, int64_t index, const QuantizedBlock& block,
+    const std::optional<v1::TrainingCurve>& curve) const {
   std::vector<TensorToWrite> tensors;
   std::vector<torch::Tensor> norms;  // keep the bytes alive
   for (const auto& [name, weight] : block.projections) {
@@ -98,11 +107,13 @@ absl::StatusOr<std::string> BlockCheckpoints::save(Stage stage, int64_t index,
                        std::as_bytes(std::span<const float>(data, size_t(norm.numel())))});
   }
   const std::string name = file_name(stage, index);
-  const absl::Status status = write_safetensors(folder_ / name, std::move(tensors),
-                                                {{"qaas_checkpoint_version", kVersion},
-                                                 {"fingerprint", identity_.fingerprint},
-                                                 {"host", identity_.host},
-                                                 {"grids", grids_json(block)}});
+  const absl::Status status =
+      write_safetensors(folder_ / name, std::move(tensors),
+                        {{"qaas_checkpoint_version", kVersion},
+                         {"fingerprint", identity_.fingerprint},
+                         {"host", identity_.host},
+                         {"grids", grids_json(block)},
+                         {"curve", curve.has_value() ? curve_json(*curve) : ""}});
   if (!status.ok()) return status;
   return name;
 }
@@ -129,6 +140,11 @@ absl::StatusOr<std::optional<BlockCheckpoints::Loaded>> BlockCheckpoints::load(
   if (!grids.is_object()) return damaged("metadata 'grids' is not a JSON object");
 
   Loaded loaded{.other_host = metadata("host") != identity_.host};
+  if (const std::string curve = metadata("curve"); !curve.empty()) {
+    if (!google::protobuf::util::JsonStringToMessage(curve, &loaded.curve.emplace()).ok()) {
+      return damaged("metadata 'curve' is not a training curve");
+    }
+  }
   for (const auto& [projection, grid] : grids.items()) {
     QuantizedWeight weight;
     if (!read_grid(grid, weight)) return damaged(absl::StrCat("grid of '", projection, "'"));

@@ -8,6 +8,7 @@
 #include <absl/status/status.h>
 #include <absl/status/statusor.h>
 
+#include "qaas/v1/measurements.pb.h"
 #include "workers/engine/quant/quantized_block.h"
 
 namespace qaas {
@@ -29,13 +30,17 @@ class BlockCheckpoints {
   struct Loaded {
     QuantizedBlock block;
     bool other_host = false;  ///< made with other threads or compute type
+    /// Of the training that made the block; a report of a resumed run has it too. Absent where the
+    /// block was not trained on its own.
+    std::optional<v1::TrainingCurve> curve;
   };
   /// nullopt if there is no such file or it belongs to other work; kInvalidArgument, naming it, if
   /// it is damaged.
   absl::StatusOr<std::optional<Loaded>> load(Stage stage, int64_t index) const;
 
   /// Returns the file's name.
-  absl::StatusOr<std::string> save(Stage stage, int64_t index, const QuantizedBlock& block) const;
+  absl::StatusOr<std::string> save(Stage stage, int64_t index, const QuantizedBlock& block,
+                                   const std::optional<v1::TrainingCurve>& curve) const;
 
  private:
   std::filesystem::path folder_;

@@ -24,7 +24,7 @@ absl::Status run_job(const v1::Job& job, const RunFolders& folders, const EventS
   sink(loading);
   absl::StatusOr<JobInputs> inputs = load_inputs(job, folders, stop);
   if (!inputs.ok()) return inputs.status();
-  return Recipe(*inputs, folders, sink, stop).run();
+  return run_recipe(*inputs, folders, sink, stop);
 }
 
 }  // namespace qaas

@@ -1,13 +1,12 @@
 #pragma once
 
 #include <filesystem>
-#include <functional>
 #include <stop_token>
 
 #include <absl/status/status.h>
 
-#include "qaas/v1/event.pb.h"
 #include "qaas/v1/job.pb.h"
+#include "workers/engine/job/reporter.h"
 
 namespace qaas {
 
@@ -19,9 +18,6 @@ struct RunFolders {
   std::filesystem::path out;          ///< created; receives the artifact
   std::filesystem::path checkpoints;  ///< created; read first, so that a run resumes
 };
-
-/// Receives what the run tells, in order, on the calling thread.
-using EventSink = std::function<void(const v1::EngineEvent&)>;
 
 /// Runs one job from spec to evaluated artifact: the method's recipe of stages. `job.spec` is
 /// completed with defaults; a non-empty job.model_digest must be the digest of the model folder.

@@ -30,8 +30,8 @@ BlockApOptions block_ap_options(const v1::JobSpec& spec, torch::ScalarType compu
   return options;
 }
 
-EndToEndOptions end_to_end_options(const v1::JobSpec& spec, torch::ScalarType compute) {
-  const v1::EndToEndOptions& from = spec.e2e_qp();
+EndToEndOptions end_to_end_options(const v1::EndToEndOptions& from, uint64_t seed,
+                                   torch::ScalarType compute) {
   const bool constant = from.schedule() == v1::LEARNING_RATE_SCHEDULE_CONSTANT;
   return {.epochs = from.epochs(),
           .batch_size = from.batch_size(),
@@ -46,8 +46,21 @@ EndToEndOptions end_to_end_options(const v1::JobSpec& spec, torch::ScalarType co
                        .warmup_ratio = from.warmup_ratio()},
           .clip_norm = from.gradient_clip_norm(),
           .shuffle = from.shuffle(),
-          .seed = spec.seed(),
+          .seed = seed,
           .compute = compute};
+}
+
+v1::TrainingCurve training_curve(const std::string& stage, const TrainingReport& report) {
+  v1::TrainingCurve curve;
+  curve.set_stage(stage);
+  for (size_t i = 0; i < report.losses.size(); ++i) {
+    curve.add_steps(static_cast<int64_t>(i + 1));
+    curve.add_losses(report.losses[i]);
+  }
+  curve.set_seconds(report.seconds);
+  curve.set_tokens_per_second(report.tokens_per_second());
+  curve.set_tokens(report.tokens);
+  return curve;
 }
 
 GridOf grids_of_block(const v1::JobSpec& spec, int64_t index) {

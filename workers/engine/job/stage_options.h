@@ -3,6 +3,7 @@
 #include <string>
 
 #include "qaas/v1/job_spec.pb.h"
+#include "qaas/v1/measurements.pb.h"
 #include "workers/engine/quant/quantized_block.h"
 #include "workers/engine/train/block_ap.h"
 #include "workers/engine/train/end_to_end.h"
@@ -12,7 +13,11 @@ namespace qaas {
 /// The stages' options from a spec with defaults filled in: the one place where the API's words
 /// become the engine's.
 BlockApOptions block_ap_options(const v1::JobSpec& spec, torch::ScalarType compute);
-EndToEndOptions end_to_end_options(const v1::JobSpec& spec, torch::ScalarType compute);
+EndToEndOptions end_to_end_options(const v1::EndToEndOptions& from, uint64_t seed,
+                                   torch::ScalarType compute);
+
+/// What a stage reports of its training, every step.
+v1::TrainingCurve training_curve(const std::string& stage, const TrainingReport& report);
 
 /// Grids of the projections of block `index`.
 GridOf grids_of_block(const v1::JobSpec& spec, int64_t index);

@@ -11,21 +11,36 @@ double block_units(const JobInputs& inputs) {
   return inputs.calibration.defined() ? static_cast<double>(inputs.calibration.numel()) : 0.0;
 }
 
-double block_passes(const v1::JobSpec& spec) {
-  const int epochs = spec.method() == v1::METHOD_EFFICIENT_QAT ? spec.block_ap().epochs() : 0;
-  return epochs > 0 ? 2 + kTrainingPasses * epochs : 0;
+double stream_passes(const v1::JobSpec& spec) {
+  const auto reads = [](v1::Initializer initializer) {
+    return initializer == v1::INITIALIZER_GPTQ;
+  };
+  bool needed = block_training_passes(spec) > 0 || reads(spec.initialisation().initializer()) ||
+                spec.initialisation().activation_aware();
+  for (const v1::ProjectionOverride& exception : spec.overrides()) {
+    needed = needed || reads(exception.initializer());
+  }
+  return needed ? 2 : 0;
 }
 
-double end_to_end_passes(const v1::JobSpec& spec) {
-  return spec.method() == v1::METHOD_EFFICIENT_QAT ? kTrainingPasses * spec.e2e_qp().epochs() : 0;
+double block_training_passes(const v1::JobSpec& spec) {
+  return spec.method() == v1::METHOD_EFFICIENT_QAT ? kTrainingPasses * spec.block_ap().epochs() : 0;
+}
+
+double end_to_end_passes(const v1::EndToEndOptions& options) {
+  return kTrainingPasses * options.epochs();
 }
 
 double total_units(const JobInputs& inputs) {
   const v1::JobSpec& spec = inputs.job.spec();
   const auto blocks = static_cast<double>(inputs.model.config().num_hidden_layers);
-  const double scorings = block_passes(spec) > 0 ? 4 : 3;
-  return scorings * score_units(inputs) +
-         blocks * block_units(inputs) * (block_passes(spec) + end_to_end_passes(spec));
+  const double scorings = block_training_passes(spec) > 0 ? 4 : 3;
+  double passes = stream_passes(spec) + block_training_passes(spec);
+  if (spec.method() == v1::METHOD_EFFICIENT_QAT) passes += end_to_end_passes(spec.e2e_qp());
+  if (spec.method() == v1::METHOD_DISTILLATION_QAT) {
+    passes += end_to_end_passes(spec.distillation());
+  }
+  return scorings * score_units(inputs) + blocks * block_units(inputs) * passes;
 }
 
 }  // namespace qaas

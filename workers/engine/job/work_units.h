@@ -16,12 +16,15 @@ double score_units(const JobInputs& inputs);
 /// One forward pass of all calibration windows through one block; 0 without calibration.
 double block_units(const JobInputs& inputs);
 
-/// Such passes for each block of block-wise training: both streams advance, and the steps. 0 where
-/// the stage does not train.
-double block_passes(const v1::JobSpec& spec);
+/// Such passes for each block while blocks are quantized in turn: both residual streams advance
+/// where initialisation or training reads them, else 0.
+double stream_passes(const v1::JobSpec& spec);
 
-/// Such passes for each block of end-to-end training; 0 where the stage does not train.
-double end_to_end_passes(const v1::JobSpec& spec);
+/// Such passes for each block of block training; 0 where it does not train.
+double block_training_passes(const v1::JobSpec& spec);
+
+/// Such passes for each block of an end-to-end stage.
+double end_to_end_passes(const v1::EndToEndOptions& options);
 
 /// The whole run: training, and scoring the original, the round-to-nearest model, the model after
 /// block-wise training and the artifact.
