@@ -17,20 +17,25 @@ FinishedBlocks::FinishedBlocks(const BlockCheckpoints& checkpoints, Reporter& re
     : checkpoints_(checkpoints), reporter_(reporter), count_(count), keep_(keep) {}
 
 void FinishedBlocks::recover(Stage stage) {
+  std::map<int64_t, BlockCheckpoints::Loaded> found;
   for (int64_t i = 0; i < count_; ++i) {
     auto loaded = checkpoints_.load(stage, i);
     if (!loaded.ok()) {
       reporter_.warn(absl::StrCat(loaded.status().message(), "; training again"));
-      continue;
+    } else if (loaded->has_value()) {
+      found[i] = **std::move(loaded);
     }
-    if (!loaded->has_value()) continue;
-    if ((*loaded)->other_host && !std::exchange(other_host_, true)) {
+  }
+  // End-to-end training ends for all blocks at once: some of them are of no use.
+  if (stage == Stage::kEndToEnd && static_cast<int64_t>(found.size()) < count_) return;
+  for (auto& [index, loaded] : found) {
+    if (loaded.other_host && !std::exchange(other_host_, true)) {
       reporter_.warn(
           "resuming from a machine with other threads or compute type: the artifact will not be "
           "the one an uninterrupted run gives, byte for byte");
     }
-    finished_[stage][i] = std::move((*loaded)->curve);
-    if (keep_ == Keep::kInMemory) kept_[i] = std::move((*loaded)->block);
+    finished_[stage][index] = std::move(loaded.curve);
+    if (keep_ == Keep::kInMemory) kept_[index] = std::move(loaded.block);
   }
 }
 

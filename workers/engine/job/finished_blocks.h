@@ -23,7 +23,7 @@ class FinishedBlocks {
   FinishedBlocks(const BlockCheckpoints& checkpoints, Reporter& reporter, int64_t count, Keep keep);
 
   /// Looks what an earlier attempt left of `stage`, warning of damaged files and of other hosts. A
-  /// block that is there counts as finished.
+  /// block that is there counts as finished; of the end-to-end stage, only if all are there.
   void recover(BlockCheckpoints::Stage stage);
 
   bool has(BlockCheckpoints::Stage stage, int64_t index) const;
