@@ -3,6 +3,7 @@
 #include <cerrno>
 #include <fstream>
 #include <system_error>
+#include <utility>
 
 #include <absl/strings/str_cat.h>
 #include <google/protobuf/util/json_util.h>
@@ -95,13 +96,24 @@ absl::StatusOr<std::vector<std::string>> JobFolder::engine_arguments(const v1::J
                                      absl::StrCat(kChildEventsDescriptor),
                                      "--threads",
                                      absl::StrCat(roots.threads)};
-  if (spec.has_calibration()) {
-    const auto calibration =
-        resolve_resource(roots.datasets, "datasets", spec.calibration().dataset());
-    if (!calibration.ok()) {
-      return calibration.status();
+  // Text that the model writes itself has no dataset.
+  const bool reads_calibration = spec.has_calibration() && !spec.calibration().has_generated();
+  std::vector<std::pair<std::string, std::string>> datasets;  // flag, name
+  if (reads_calibration) {
+    datasets.emplace_back("--calibration", spec.calibration().dataset());
+  }
+  for (const v1::DataSelection& further : spec.further_evaluations()) {
+    datasets.emplace_back("--further-evaluation", further.dataset());
+  }
+  for (const std::string& task : spec.tasks()) {
+    datasets.emplace_back("--task", task);
+  }
+  for (const auto& [flag, name] : datasets) {
+    const auto folder = resolve_resource(roots.datasets, "datasets", name);
+    if (!folder.ok()) {
+      return folder.status();
     }
-    arguments.insert(arguments.end(), {"--calibration", calibration->string()});
+    arguments.insert(arguments.end(), {flag, folder->string()});
   }
   return arguments;
 }

@@ -13,6 +13,7 @@
 #include <sstream>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include <CLI/CLI.hpp>
 #include <absl/strings/str_cat.h>
@@ -29,6 +30,7 @@ namespace {
 
 struct RunFlags {
   std::string spec, job, model, calibration, evaluation, out, checkpoints;
+  std::vector<std::string> further_evaluations, tasks;
   int events_fd = -1;
 };
 
@@ -57,19 +59,59 @@ absl::Status parse_json(const std::string& path, Message& message) {
   return absl::InvalidArgumentError(absl::StrCat(path, ": ", status.ToString()));
 }
 
+/// The name a folder or file stands for in a spec; "dir/" names "dir" too.
+std::string name_of(const std::string& path) {
+  const std::filesystem::path normal = std::filesystem::path(path).lexically_normal();
+  return (normal.has_filename() ? normal : normal.parent_path()).filename().string();
+}
+
+/// Names what the folders of `flag` are for, where the spec does not; there must be as many of
+/// both.
+template <class Add, class Name>
+absl::Status name_folders(const char* flag, const char* field,
+                          const std::vector<std::string>& folders, int entries, const Add& add,
+                          const Name& name) {
+  if (entries == 0) {
+    entries = static_cast<int>(folders.size());
+    for (int i = 0; i < entries; ++i) add();
+  }
+  if (entries != static_cast<int>(folders.size())) {
+    return absl::InvalidArgumentError(absl::StrCat(flag, ": found ", folders.size(),
+                                                   "; expected one for each of the spec's ",
+                                                   entries, " ", field, ", in their order"));
+  }
+  for (int i = 0; i < entries; ++i) {
+    if (name(i)->empty()) *name(i) = "datasets/" + name_of(folders[i]);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status name_further_data(const RunFlags& flags, v1::JobSpec& spec) {
+  if (const absl::Status status = name_folders(
+          "--further-evaluation", "further_evaluations", flags.further_evaluations,
+          spec.further_evaluations_size(), [&] { spec.add_further_evaluations(); },
+          [&](int i) { return spec.mutable_further_evaluations(i)->mutable_dataset(); });
+      !status.ok()) {
+    return status;
+  }
+  return name_folders(
+      "--task", "tasks", flags.tasks, spec.tasks_size(), [&] { spec.add_tasks(); },
+      [&](int i) { return spec.mutable_tasks(i); });
+}
+
 /// The job to run: as the service stored it, or made from a spec whose names may be left out (the
 /// folders say what is meant).
 absl::StatusOr<v1::Job> read_job(const RunFlags& flags) {
   v1::Job job;
   if (!flags.job.empty()) {
     if (const absl::Status status = parse_json(flags.job, job); !status.ok()) return status;
+    if (const absl::Status status = name_further_data(flags, *job.mutable_spec()); !status.ok()) {
+      return status;
+    }
     return job;
   }
   v1::JobSpec& spec = *job.mutable_spec();
   if (const absl::Status status = parse_json(flags.spec, spec); !status.ok()) return status;
-  const auto name_of = [](const std::string& path) {
-    return std::filesystem::path(path).lexically_normal().filename().string();
-  };
   if (spec.model().empty()) spec.set_model("models/" + name_of(flags.model));
   if (!flags.calibration.empty() && spec.calibration().dataset().empty()) {
     spec.mutable_calibration()->set_dataset("datasets/" + name_of(flags.calibration));
@@ -77,6 +119,7 @@ absl::StatusOr<v1::Job> read_job(const RunFlags& flags) {
   if (spec.evaluation().dataset().empty()) {
     spec.mutable_evaluation()->set_dataset("datasets/" + name_of(flags.evaluation));
   }
+  if (const absl::Status status = name_further_data(flags, spec); !status.ok()) return status;
   return job;
 }
 
@@ -106,6 +149,9 @@ int run(const RunFlags& flags, std::stop_token stop) {
                                 {.model = flags.model,
                                  .calibration = flags.calibration,
                                  .evaluation = flags.evaluation,
+                                 .further_evaluations = {flags.further_evaluations.begin(),
+                                                         flags.further_evaluations.end()},
+                                 .tasks = {flags.tasks.begin(), flags.tasks.end()},
                                  .out = flags.out,
                                  .checkpoints = checkpoints},
                                 sink, stop)
@@ -204,6 +250,13 @@ int main(int argc, char** argv) {
                   "Dataset folder or file that training reads (.txt, .jsonl, .ids)");
   run->add_option("--evaluation", flags.evaluation, "Dataset folder or file to evaluate on")
       ->required();
+  run->add_option("--further-evaluation", flags.further_evaluations,
+                  "Another one to score on; repeatable, in the order of further_evaluations")
+      ->allow_extra_args(false);
+  run->add_option("--task", flags.tasks,
+                  "Folder or .jsonl file of a multiple-choice task; repeatable, in the order of "
+                  "tasks")
+      ->allow_extra_args(false);
   run->add_option("--out", flags.out, "Folder for the artifact; created")->required();
   run->add_option("--checkpoints", flags.checkpoints,
                   "Folder to resume from and to write checkpoints to (default: OUT.checkpoints)");

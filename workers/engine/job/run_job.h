@@ -2,6 +2,7 @@
 
 #include <filesystem>
 #include <stop_token>
+#include <vector>
 
 #include <absl/status/status.h>
 
@@ -13,10 +14,12 @@ namespace qaas {
 /// What a run reads and writes.
 struct RunFolders {
   std::filesystem::path model;
-  std::filesystem::path calibration;  ///< dataset folder or file; unused by round-to-nearest
+  std::filesystem::path calibration;  ///< dataset folder or file; empty where the job reads none
   std::filesystem::path evaluation;
-  std::filesystem::path out;          ///< created; receives the artifact
-  std::filesystem::path checkpoints;  ///< created; read first, so that a run resumes
+  std::vector<std::filesystem::path> further_evaluations;  ///< as spec.further_evaluations
+  std::vector<std::filesystem::path> tasks;  ///< as spec.tasks: folders, or single .jsonl files
+  std::filesystem::path out;                 ///< created; receives the artifact
+  std::filesystem::path checkpoints;         ///< created; read first, so that a run resumes
 };
 
 /// Runs one job from spec to evaluated artifact: the method's recipe of stages. `job.spec` is
