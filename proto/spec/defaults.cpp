@@ -79,8 +79,9 @@ void fill_end_to_end(v1::EndToEndOptions& options, v1::EndToEndOptions preset,
   const bool warmup_given = options.has_warmup_ratio();
   put_over(std::move(preset), options);
   if (calibration.has_samples() && !batch_given) {
-    const int windows = calibration.samples() - options.validation_samples();
-    options.set_batch_size(std::clamp(windows, 1, options.batch_size()));
+    const int64_t windows =
+        static_cast<int64_t>(calibration.samples()) - options.validation_samples();
+    options.set_batch_size(static_cast<int>(std::clamp<int64_t>(windows, 1, options.batch_size())));
   }
   if (!options.has_micro_batch_size()) {
     options.set_micro_batch_size(std::min(options.batch_size(), kDefaultMicroBatch));

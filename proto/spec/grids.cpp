@@ -44,20 +44,46 @@ const v1::WeightQuantization* grid_message_for(const v1::JobSpec& spec, const st
   const int index = override_for(spec, name);
   if (index < 0) return &spec.weights();
   const v1::ProjectionOverride& exception = spec.overrides(index);
-  return exception.has_weights() ? &exception.weights() : nullptr;
+  if (exception.has_keep_full_precision()) return nullptr;
+  return exception.has_weights() ? &exception.weights() : &spec.weights();
 }
 
 std::string grid_path_for(const v1::JobSpec& spec, const std::string& name) {
   const int index = override_for(spec, name);
-  return index < 0 ? "weights" : absl::StrCat("overrides[", index, "].weights");
+  return index < 0 || !spec.overrides(index).has_weights()
+             ? "weights"
+             : absl::StrCat("overrides[", index, "].weights");
 }
 
-bool uses_gptq(const v1::JobSpec& spec) {
-  return spec.initialisation().initializer() == v1::INITIALIZER_GPTQ ||
+v1::Initializer initializer_for(const v1::JobSpec& spec, const std::string& name) {
+  const int index = override_for(spec, name);
+  const v1::Initializer own =
+      index < 0 ? v1::INITIALIZER_UNSPECIFIED : spec.overrides(index).initializer();
+  return own == v1::INITIALIZER_UNSPECIFIED ? spec.initialisation().initializer() : own;
+}
+
+namespace {
+
+bool starts_with(const v1::JobSpec& spec, v1::Initializer initializer) {
+  return spec.initialisation().initializer() == initializer ||
          std::any_of(spec.overrides().begin(), spec.overrides().end(),
-                     [](const v1::ProjectionOverride& exception) {
-                       return exception.initializer() == v1::INITIALIZER_GPTQ;
+                     [initializer](const v1::ProjectionOverride& exception) {
+                       return exception.initializer() == initializer;
                      });
+}
+
+}  // namespace
+
+bool uses_gptq(const v1::JobSpec& spec) { return starts_with(spec, v1::INITIALIZER_GPTQ); }
+
+bool uses_clip_search(const v1::JobSpec& spec) {
+  return starts_with(spec, v1::INITIALIZER_CLIP_SEARCH) ||
+         (uses_gptq(spec) && spec.initialisation().gptq_qparams() == v1::INITIALIZER_CLIP_SEARCH);
+}
+
+bool reads_calibration(const v1::JobSpec& spec) {
+  return spec.method() != v1::METHOD_ROUND_TO_NEAREST || uses_gptq(spec) ||
+         spec.initialisation().activation_aware() || spec.signal_report() || spec.has_automatic();
 }
 
 ProjectionGrid grid_for(const v1::JobSpec& spec, const std::string& name, int64_t input_size) {

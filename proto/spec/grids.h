@@ -12,8 +12,13 @@ namespace qaas {
 int override_for(const v1::JobSpec& spec, const std::string& name);
 
 /// The grid message that applies to projection `name`: the first matching override's, else
-/// spec.weights(). Null where the projection keeps full precision. Points into `spec`.
+/// spec.weights() (so too where that override only names an initializer). Null where the projection
+/// keeps full precision. Points into `spec`.
 const v1::WeightQuantization* grid_message_for(const v1::JobSpec& spec, const std::string& name);
+
+/// Where projection `name` starts: the first matching override's initializer, else the spec's
+/// (defaults filled in).
+v1::Initializer initializer_for(const v1::JobSpec& spec, const std::string& name);
 
 /// Path of the message grid_message_for() returns, for violations: "weights" or
 /// "overrides[2].weights".
@@ -22,5 +27,8 @@ std::string grid_path_for(const v1::JobSpec& spec, const std::string& name);
 /// Whether any projection starts from GPTQ: "initialisation" or an override says so. Takes a spec
 /// with the initializer filled in.
 bool uses_gptq(const v1::JobSpec& spec);
+
+/// Whether any projection's range is searched, for itself or for GPTQ; as uses_gptq().
+bool uses_clip_search(const v1::JobSpec& spec);
 
 }  // namespace qaas

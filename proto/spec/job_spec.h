@@ -32,9 +32,13 @@ std::vector<FieldViolation> validate_for_model(const v1::JobSpec& spec, const v1
 /// The spec with every default written out, as documented in job_spec.proto. Defaults depend on
 /// the bit width and, for lengths and pretraining_tokens, on the model. Applying it twice changes
 /// nothing, and the result of a valid spec is valid. Left out where no value exists yet: `samples`
-/// (how many windows a dataset holds is known only where it is read), calibration and stage options
-/// of a method without them, warmup_ratio of a constant schedule.
+/// (how many windows a dataset holds is known only where it is read), begin_of_sequence (the
+/// tokenizer decides), calibration and stage options of a method without them, warmup_ratio of a
+/// constant schedule, options of GPTQ where nothing uses it, of objectives other than the chosen.
 v1::JobSpec with_defaults(const v1::JobSpec& spec, const v1::Model& model);
+
+/// Whether anything in `spec`, defaults filled in or not, reads calibration text.
+bool reads_calibration(const v1::JobSpec& spec);
 
 /// The grid of one projection: bits 0 means it keeps full precision.
 struct ProjectionGrid {

@@ -67,6 +67,16 @@ std::optional<std::string> vllm_objection(const v1::JobSpec& spec, const v1::Mod
     const v1::WeightQuantization* grid;
     const std::string* name;
   };
+  if (spec.automatic().has_average_bits()) {
+    return std::string(
+        "automatic.average_bits may give q/k/v, or gate/up, of a block different widths, which "
+        "vLLM fuses into one; weights.bits 4 without it would load");
+  }
+  if (spec.lm_head_bits() != 0) {
+    v1::WeightQuantization head = spec.weights();
+    head.set_bits(spec.lm_head_bits());
+    if (auto objection = vllm_objection(head, "lm_head")) return objection;
+  }
   std::map<std::string, Member> fused;
   for (const v1::ProjectionShape& projection : model.projections()) {
     const v1::WeightQuantization* grid = grid_message_for(spec, projection.name());
@@ -87,8 +97,10 @@ std::optional<std::string> vllm_objection(const v1::JobSpec& spec, const v1::Mod
 
 }  // namespace
 
-v1::RuntimeSupport runtime_support(v1::TargetRuntime runtime, const v1::JobSpec& spec,
-                                   const v1::Model& model) {
+namespace {
+
+v1::RuntimeSupport weight_support(v1::TargetRuntime runtime, const v1::JobSpec& spec,
+                                  const v1::Model& model) {
   v1::RuntimeSupport support;
   switch (runtime) {
     case v1::TARGET_RUNTIME_VLLM: {
@@ -109,6 +121,19 @@ v1::RuntimeSupport runtime_support(v1::TargetRuntime runtime, const v1::JobSpec&
       support.set_loads(true);
       return support;
   }
+}
+
+}  // namespace
+
+v1::RuntimeSupport runtime_support(v1::TargetRuntime runtime, const v1::JobSpec& spec,
+                                   const v1::Model& model) {
+  v1::RuntimeSupport support = weight_support(runtime, spec, model);
+  if (support.loads() && spec.has_activations()) {
+    support.set_reason(absl::StrCat(
+        "loads the weights and runs them with activations in full precision; the ",
+        spec.activations().bits(), "-bit activations measured here are in manifest.json only"));
+  }
+  return support;
 }
 
 }  // namespace qaas

@@ -12,7 +12,9 @@ namespace qaas {
 
 /// Whether `runtime` loads the artifact of `spec` (defaults filled in) made from `model`. Facts as
 /// of August 2026: vLLM's one GPTQ class ignores zero points, takes 4 and 8 bits symmetric, and
-/// fuses q/k/v and gate/up, which must then be quantized alike; GPTQModel takes everything.
+/// fuses q/k/v and gate/up, which must then be quantized alike; GPTQModel takes everything. Both
+/// read an 8-bit output head. None applies quantized activations: support.reason says so where the
+/// weights load.
 v1::RuntimeSupport runtime_support(v1::TargetRuntime runtime, const v1::JobSpec& spec,
                                    const v1::Model& model);
 

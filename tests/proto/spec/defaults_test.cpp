@@ -83,6 +83,47 @@ TEST(SpecDefaults, LeaveNoFieldOfAStageUnset) {
   }
 }
 
+TEST(SpecDefaults, PresetsDifferInStartRatesAndObjective) {
+  v1::JobSpec spec = minimal_spec(2);
+  EXPECT_EQ(with_defaults(spec, small_model()).preset(), v1::PRESET_PAPER);
+  spec.set_preset(v1::PRESET_ACCURACY);
+  const v1::JobSpec accuracy = with_defaults(spec, small_model());
+  EXPECT_EQ(accuracy.initialisation().initializer(), v1::INITIALIZER_GPTQ);
+  EXPECT_EQ(accuracy.initialisation().gptq_qparams(), v1::INITIALIZER_CLIP_SEARCH);
+  EXPECT_EQ(accuracy.block_ap().learning_rate_unit(), v1::LEARNING_RATE_UNIT_STEP_SIZE);
+  EXPECT_TRUE(accuracy.block_ap().shuffle());
+  EXPECT_EQ(accuracy.e2e_qp().objective().kind(), v1::OBJECTIVE_KIND_FORWARD_KL);
+  EXPECT_EQ(accuracy.e2e_qp().objective().temperature(), 1);
+  spec.set_preset(v1::PRESET_FAST);
+  const v1::JobSpec fast = with_defaults(spec, small_model());
+  EXPECT_LT(fast.block_ap().epochs() + fast.e2e_qp().epochs(),
+            accuracy.block_ap().epochs() + accuracy.e2e_qp().epochs());
+}
+
+TEST(SpecDefaults, RatesThatAreLeftOutFollowThoseThatAreGiven) {
+  v1::JobSpec spec = minimal_spec(2);
+  spec.mutable_block_ap()->set_quant_learning_rate(3e-4);
+  spec.mutable_block_ap()->set_weight_learning_rate(4e-5);
+  const v1::JobSpec full = with_defaults(spec, small_model());
+  EXPECT_EQ(full.block_ap().zero_point_learning_rate(), 3e-4);
+  EXPECT_EQ(full.block_ap().norm_learning_rate(), 4e-5);
+  spec.mutable_block_ap()->set_learning_rate_unit(v1::LEARNING_RATE_UNIT_STEP_SIZE);
+  EXPECT_EQ(with_defaults(spec, small_model()).block_ap().norm_learning_rate(), 0);
+}
+
+TEST(SpecDefaults, DistillationTrainsAllWeightsToTheOriginalsDistribution) {
+  v1::JobSpec spec = minimal_spec();
+  spec.set_method(v1::METHOD_DISTILLATION_QAT);
+  const v1::JobSpec full = with_defaults(spec, small_model());
+  EXPECT_FALSE(full.has_block_ap());
+  EXPECT_EQ(full.initialisation().initializer(), v1::INITIALIZER_CLIP_SEARCH);
+  EXPECT_EQ(full.distillation().objective().kind(), v1::OBJECTIVE_KIND_FORWARD_KL);
+  EXPECT_EQ(full.distillation().objective().cross_entropy_weight(), 0);
+  EXPECT_GT(full.distillation().weight_learning_rate(), 0);
+  EXPECT_EQ(full.distillation().batch_size(), 8);
+  EXPECT_EQ(full.distillation().gradient_clip_norm(), 1);
+}
+
 TEST(SpecDefaults, TakeSequenceLengthsFromTheModelWhereItIsShorter) {
   v1::Model model = small_model();
   EXPECT_EQ(with_defaults(minimal_spec(), model).calibration().sequence_length(), 256);
@@ -126,8 +167,28 @@ TEST(SpecDefaults, ApplyingTwiceChangesNothingAndStaysValid) {
   v1::JobSpec overridden = minimal_spec(3);
   overridden.add_overrides()->set_pattern("*.v_proj");
   overridden.mutable_overrides(0)->mutable_weights()->set_bits(8);
-  for (const v1::JobSpec& spec :
-       {minimal_spec(2), minimal_spec(8), round_to_nearest_spec(3), constant, overridden}) {
+  std::vector<v1::JobSpec> specs = {minimal_spec(2), minimal_spec(8), round_to_nearest_spec(3),
+                                    constant, overridden};
+  for (const v1::Preset preset : {v1::PRESET_PAPER, v1::PRESET_ACCURACY, v1::PRESET_FAST}) {
+    specs.push_back(minimal_spec(2));
+    specs.back().set_preset(preset);
+  }
+  for (int kind = v1::OBJECTIVE_KIND_CROSS_ENTROPY; kind <= v1::ObjectiveKind_MAX; ++kind) {
+    specs.push_back(minimal_spec(4));
+    specs.back().set_method(v1::METHOD_DISTILLATION_QAT);
+    specs.back().mutable_distillation()->mutable_objective()->set_kind(
+        static_cast<v1::ObjectiveKind>(kind));
+  }
+  specs.push_back(minimal_spec(3));
+  specs.back().set_method(v1::METHOD_GPTQ);
+  specs.back().mutable_activations()->set_bits(8);
+  specs.back().mutable_automatic()->set_average_bits(4);
+  specs.back().add_further_evaluations()->set_dataset("datasets/web");
+  specs.push_back(minimal_spec(4));
+  specs.back().mutable_calibration()->clear_dataset();
+  specs.back().mutable_calibration()->set_samples(8);
+  specs.back().mutable_calibration()->mutable_generated();
+  for (const v1::JobSpec& spec : specs) {
     const v1::JobSpec once = with_defaults(spec, small_model());
     EXPECT_TRUE(MessageDifferencer::Equals(once, with_defaults(once, small_model())))
         << once.ShortDebugString();

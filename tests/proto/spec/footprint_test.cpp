@@ -97,5 +97,16 @@ TEST(Footprint, SaysWhichRuntimesLoadAndWhyOthersDoNot) {
   EXPECT_THAT(two.runtimes[1].reason(), ::testing::HasSubstr("4 bits symmetric would load"));
 }
 
+TEST(Footprint, SaysThatNoRuntimeAppliesQuantizedActivations) {
+  v1::JobSpec spec = minimal_spec(4);
+  spec.mutable_activations()->set_bits(8);
+  const Footprint bytes = footprint_of(spec, small_model());
+  for (const int runtime : {0, 1}) {
+    EXPECT_TRUE(bytes.runtimes[runtime].loads());
+    EXPECT_THAT(bytes.runtimes[runtime].reason(),
+                ::testing::HasSubstr("8-bit activations measured here are in manifest.json only"));
+  }
+}
+
 }  // namespace
 }  // namespace qaas

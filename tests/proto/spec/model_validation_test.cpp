@@ -1,19 +1,13 @@
-#include <functional>
-#include <ostream>
 #include <string>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "proto/spec/job_spec.h"
+#include "tests/proto/spec/refusal.h"
 #include "tests/proto/spec/sample_job.h"
 
 namespace qaas {
-
-void PrintTo(const FieldViolation& violation, std::ostream* out) {
-  *out << violation.field << ": " << violation.description;
-}
-
 namespace {
 
 using ::qaas::testing::add_projection;
@@ -21,16 +15,9 @@ using ::qaas::testing::llama;
 using ::qaas::testing::minimal_spec;
 using ::qaas::testing::round_to_nearest_spec;
 using ::qaas::testing::small_model;
-using ::testing::AllOf;
+using ::qaas::testing::violation;
 using ::testing::ElementsAre;
-using ::testing::Field;
-using ::testing::HasSubstr;
 using ::testing::IsEmpty;
-
-auto violation(const std::string& field, const std::string& words) {
-  return AllOf(Field(&FieldViolation::field, field),
-               Field(&FieldViolation::description, HasSubstr(words)));
-}
 
 v1::ProjectionOverride& override_with_bits(v1::JobSpec& spec, const std::string& pattern,
                                            int bits) {
@@ -182,6 +169,89 @@ TEST(ModelValidation, RefusesMixedGridsInProjectionsThatVllmFuses) {
   keep(alike, "*.gate_proj");
   override_with_bits(alike, "*.down_proj", 8);
   EXPECT_THAT(validate_for_model(alike, small_model()), IsEmpty());
+}
+
+v1::JobSpec distillation_spec() {
+  v1::JobSpec spec = minimal_spec();
+  spec.set_method(v1::METHOD_DISTILLATION_QAT);
+  return spec;
+}
+
+TEST(ModelValidation, NamesTheLayerThatAGroupOfActivationsDoesNotDivide) {
+  v1::JobSpec spec = minimal_spec();
+  spec.mutable_weights()->set_group_size(32);
+  spec.mutable_activations()->set_bits(8);
+  spec.mutable_activations()->set_group_size(48);
+  EXPECT_THAT(validate_for_model(spec, small_model()),
+              ElementsAre(violation("activations.group_size",
+                                    "found 48, which does not divide the 256 inputs of "
+                                    "'model.layers.0.self_attn.q_proj'")));
+  keep(spec, "*.q_proj");
+  keep(spec, "*.k_proj");
+  keep(spec, "*.v_proj");
+  keep(spec, "*.o_proj");
+  keep(spec, "*.gate_proj");
+  keep(spec, "*.up_proj");  // leaves down_proj, whose 768 inputs 48 divides
+  EXPECT_THAT(validate_for_model(spec, small_model()), IsEmpty());
+}
+
+TEST(ModelValidation, ChecksTheShapeOfAQuantizedHead) {
+  v1::JobSpec spec = minimal_spec();
+  spec.set_lm_head_bits(8);
+  EXPECT_THAT(validate_for_model(spec, small_model()), IsEmpty());
+  v1::Model odd = small_model();
+  odd.set_vocabulary_size(2001);
+  EXPECT_THAT(validate_for_model(spec, odd),
+              ElementsAre(violation("lm_head_bits", "the head is [2001, 256]")));
+}
+
+TEST(ModelValidation, RefusesFrozenPatternsThatMatchNothingOrEverything) {
+  v1::JobSpec spec = distillation_spec();
+  spec.mutable_distillation()->add_freeze("*.o_proj");
+  spec.mutable_distillation()->add_freeze("*.v_proj");
+  EXPECT_THAT(validate_for_model(spec, small_model()), IsEmpty());
+  spec.mutable_distillation()->add_freeze("*.x_proj");
+  EXPECT_THAT(validate_for_model(spec, small_model()),
+              ElementsAre(violation("distillation.freeze[2]", "matches no projection")));
+  spec.mutable_distillation()->set_freeze(2, "*");
+  EXPECT_THAT(validate_for_model(spec, small_model()),
+              ElementsAre(violation("distillation.freeze", "nothing would train")));
+}
+
+TEST(ModelValidation, SaysHowManyBitsAnAutomaticChoiceNeeds) {
+  v1::JobSpec spec = minimal_spec(2);
+  spec.mutable_automatic()->set_average_bits(2.28);
+  // 2 + (2 + 16) / 64 = 2.28125.
+  EXPECT_THAT(validate_for_model(spec, small_model()),
+              ElementsAre(violation("automatic.average_bits", "accepted for this model: 2.29")));
+  spec.mutable_automatic()->set_average_bits(2.29);
+  EXPECT_THAT(validate_for_model(spec, small_model()), IsEmpty());
+}
+
+TEST(ModelValidation, KeepsVllmFromWidthsThatAChoiceMayMix) {
+  v1::JobSpec spec = minimal_spec(4);
+  spec.add_target_runtimes(v1::TARGET_RUNTIME_VLLM);
+  spec.mutable_automatic()->set_average_bits(5);
+  EXPECT_THAT(validate_for_model(spec, small_model()),
+              ElementsAre(violation("target_runtimes[0]", "different widths")));
+}
+
+TEST(ModelValidation, AnOverrideMayNameAnInitializerAlone) {
+  v1::JobSpec spec = minimal_spec();
+  v1::ProjectionOverride* exception = spec.add_overrides();
+  exception->set_pattern("*.down_proj");
+  exception->set_initializer(v1::INITIALIZER_GPTQ);
+  EXPECT_THAT(validate(spec), IsEmpty());
+  EXPECT_THAT(validate_for_model(spec, small_model()), IsEmpty());
+  EXPECT_EQ(grid_for(spec, "model.layers.0.mlp.down_proj", 768).bits, 4);
+}
+
+TEST(ModelValidation, ChecksTheLengthOfEveryText) {
+  v1::JobSpec spec = minimal_spec();
+  spec.add_further_evaluations()->set_dataset("datasets/web");
+  spec.mutable_further_evaluations(0)->set_sequence_length(512);
+  EXPECT_THAT(validate_for_model(spec, small_model()),
+              ElementsAre(violation("further_evaluations[0].sequence_length", "found 512")));
 }
 
 }  // namespace

@@ -1,4 +1,3 @@
-#include <functional>
 #include <limits>
 #include <string>
 #include <vector>
@@ -9,47 +8,22 @@
 #include <gtest/gtest.h>
 
 #include "proto/spec/job_spec.h"
+#include "tests/proto/spec/refusal.h"
 #include "tests/proto/spec/sample_job.h"
 
 namespace qaas {
-
-void PrintTo(const FieldViolation& violation, std::ostream* out) {
-  *out << violation.field << ": " << violation.description;
-}
-
 namespace {
 
 using ::qaas::testing::minimal_spec;
+using ::qaas::testing::Refusal;
 using ::qaas::testing::round_to_nearest_spec;
-using ::qaas::testing::small_model;
-using ::testing::AllOf;
+using ::qaas::testing::SpecRefusal;
+using ::qaas::testing::violation;
 using ::testing::ElementsAre;
-using ::testing::Field;
-using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::SizeIs;
 
-auto violation(const std::string& field, const std::string& words) {
-  return AllOf(Field(&FieldViolation::field, field),
-               Field(&FieldViolation::description, HasSubstr(words)));
-}
-
-/// One edit of a valid spec and the single violation it must lead to.
-struct Refusal {
-  const char* name;
-  std::function<void(v1::JobSpec&)> edit;
-  const char* field;
-  const char* words;
-};
-void PrintTo(const Refusal& refusal, std::ostream* out) { *out << refusal.name; }
-
-class SpecRefusal : public ::testing::TestWithParam<Refusal> {};
-
-TEST_P(SpecRefusal, NamesTheFieldWhatWasFoundAndWhatIsAccepted) {
-  v1::JobSpec spec = minimal_spec();
-  GetParam().edit(spec);
-  EXPECT_THAT(validate(spec), ElementsAre(violation(GetParam().field, GetParam().words)));
-}
+TEST_P(SpecRefusal, NamesTheFieldWhatWasFoundAndWhatIsAccepted) { expect_refusal(); }
 
 constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
@@ -110,7 +84,7 @@ INSTANTIATE_TEST_SUITE_P(
         Refusal{"override_long_pattern", [](auto& s) { keep(s, std::string(257, '*')); },
                 "overrides[0].pattern", "found 257 characters; accepted: at most 256"},
         Refusal{"override_without_treatment", [](auto& s) { s.add_overrides()->set_pattern("*"); },
-                "overrides[0]", "accepted: weights, or keep_full_precision"},
+                "overrides[0]", "accepted: weights, keep_full_precision, or an initializer"},
         Refusal{"override_keep_false",
                 [](auto& s) { keep(s, "*")->set_keep_full_precision(false); },
                 "overrides[0].keep_full_precision", "found false; accepted: true"},
@@ -221,6 +195,104 @@ INSTANTIATE_TEST_SUITE_P(
                 },
                 "e2e_qp", "METHOD_EFFICIENT_QAT"}),
     [](const auto& info) { return info.param.name; });
+
+void generate(v1::JobSpec& spec) {
+  spec.mutable_calibration()->clear_dataset();
+  spec.mutable_calibration()->mutable_generated();
+  spec.mutable_calibration()->set_samples(16);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Texts, SpecRefusal,
+    ::testing::Values(
+        Refusal{"unknown_packing",
+                [](auto& s) { s.mutable_evaluation()->set_packing(static_cast<v1::Packing>(9)); },
+                "evaluation.packing", "accepted: PACKING_CONCATENATE"},
+        Refusal{"unknown_begin_of_sequence",
+                [](auto& s) {
+                  s.mutable_calibration()->set_begin_of_sequence(
+                      static_cast<v1::BeginOfSequence>(9));
+                },
+                "calibration.begin_of_sequence", "accepted: BEGIN_OF_SEQUENCE_NONE"},
+        Refusal{"generated_beside_a_dataset",
+                [](auto& s) {
+                  generate(s);
+                  s.mutable_calibration()->set_dataset("datasets/text");
+                },
+                "calibration.dataset", "together with generated text"},
+        Refusal{"generated_without_samples",
+                [](auto& s) {
+                  generate(s);
+                  s.mutable_calibration()->clear_samples();
+                },
+                "calibration.samples", "missing"},
+        Refusal{"generated_with_packing",
+                [](auto& s) {
+                  generate(s);
+                  s.mutable_calibration()->set_packing(v1::PACKING_CONCATENATE);
+                },
+                "calibration.packing", "leave one out"},
+        Refusal{"generated_at_no_temperature",
+                [](auto& s) {
+                  generate(s);
+                  s.mutable_calibration()->mutable_generated()->set_temperature(0);
+                },
+                "calibration.generated.temperature", "more than 0 and at most 10"},
+        Refusal{"generated_all_greedy",
+                [](auto& s) {
+                  generate(s);
+                  s.mutable_calibration()->mutable_generated()->set_greedy_tokens(17);
+                },
+                "calibration.generated.greedy_tokens", "found 17; accepted: 0 to 16"},
+        Refusal{"generated_evaluation",
+                [](auto& s) { s.mutable_evaluation()->mutable_generated(); },
+                "evaluation.generated", "only calibration text"},
+        Refusal{"further_evaluation_without_a_name", [](auto& s) { s.add_further_evaluations(); },
+                "further_evaluations[0].dataset", "missing"},
+        Refusal{"further_evaluation_is_the_evaluation",
+                [](auto& s) { s.add_further_evaluations()->set_dataset(s.evaluation().dataset()); },
+                "further_evaluations[0].dataset", "a second time"},
+        Refusal{"nine_further_evaluations",
+                [](auto& s) {
+                  for (int i = 0; i < 9; ++i) s.add_further_evaluations();
+                },
+                "further_evaluations", "found 9; accepted: at most 8"},
+        Refusal{"task_outside_the_root", [](auto& s) { s.add_tasks("datasets/../x"); }, "tasks[0]",
+                "accepted: datasets/NAME"},
+        Refusal{"task_twice",
+                [](auto& s) {
+                  s.add_tasks("datasets/arc");
+                  s.add_tasks("datasets/arc");
+                },
+                "tasks[1]", "name each task once"},
+        Refusal{"seventeen_tasks",
+                [](auto& s) {
+                  for (int i = 0; i < 17; ++i) s.add_tasks("");
+                },
+                "tasks", "found 17; accepted: at most 16"}),
+    [](const auto& info) { return info.param.name; });
+
+TEST(SpecValidation, AcceptsTextTheModelWrites) {
+  v1::JobSpec spec = minimal_spec();
+  generate(spec);
+  EXPECT_THAT(validate(spec), IsEmpty());
+}
+
+TEST(SpecValidation, AsksForCalibrationTextWhereRoundToNearestReadsIt) {
+  v1::JobSpec weighted = round_to_nearest_spec();
+  weighted.mutable_initialisation()->set_initializer(v1::INITIALIZER_CLIP_SEARCH);
+  EXPECT_THAT(validate(weighted), IsEmpty());
+  weighted.mutable_initialisation()->set_activation_aware(true);
+  v1::JobSpec reported = round_to_nearest_spec();
+  reported.set_signal_report(true);
+  v1::JobSpec mixed = round_to_nearest_spec();
+  mixed.mutable_automatic()->set_average_bits(3);
+  for (v1::JobSpec& spec : std::vector<v1::JobSpec>{weighted, reported, mixed}) {
+    EXPECT_THAT(validate(spec), ElementsAre(violation("calibration.dataset", "missing")));
+    spec.mutable_calibration()->set_dataset("datasets/text");
+    EXPECT_THAT(validate(spec), IsEmpty()) << spec.ShortDebugString();
+  }
+}
 
 TEST(SpecValidation, AcceptsTheShortestSpecsOfEveryWidth) {
   for (const int bits : {2, 3, 4, 8}) {
