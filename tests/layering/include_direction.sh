@@ -20,6 +20,7 @@ layers=(
   workers/engine/train
   workers/engine/eval
   workers/engine/exporters
+  workers/engine/report
   workers/engine
   workers/agent
   server
