@@ -2,53 +2,20 @@
 
 #include <cmath>
 
+#include "tests/engine/eval/scored_llama.h"
 #include "tests/support/status_matchers.h"
 #include "tests/support/temporary_folder.h"
-#include "tests/support/tiny_llama.h"
 
 namespace qaas {
 namespace {
 
 using testing::IsOk;
+using testing::ScoredLlama;
 using testing::StatusIs;
 using testing::TemporaryFolder;
-using testing::TinyLlamaOptions;
 using testing::write_tiny_llama;
 
 constexpr int64_t kWindows = 5, kSeq = 20;
-
-/// A model with its parts, and its log-probabilities computed in one go.
-struct Model {
-  ModelFolder folder;
-  ModelEnds ends;
-
-  explicit Model(ModelFolder opened) : folder(std::move(opened)) {
-    ends = load_ends(folder.config(), source());
-  }
-  TensorSource source() const {
-    return [this](const std::string& name) -> const TensorView& { return folder.tensor(name); };
-  }
-  BlockSource blocks() const {
-    return [this](int64_t index) { return load_block(folder.config(), source(), index); };
-  }
-  int64_t block_count() const { return folder.config().num_hidden_layers; }
-  RopeTable rope() const { return make_rope_table(folder.config(), kSeq); }
-
-  /// [windows, seq - 1, vocab] float64
-  torch::Tensor log_probabilities(const torch::Tensor& ids) const {
-    const torch::NoGradGuard no_grad;
-    torch::Tensor stream = embed(ends, ids);
-    for (int64_t i = 0; i < block_count(); ++i) {
-      DecoderBlock block = blocks()(i).value();
-      stream = block->forward(stream, rope(), torch::kFloat32);
-    }
-    const torch::Tensor hidden = final_hidden(ends, stream.view({-1, stream.size(2)}));
-    return torch::log_softmax(torch::mm(hidden, ends.head.to(torch::kFloat32).t()), -1)
-        .view({ids.size(0), ids.size(1), -1})
-        .narrow(1, 0, ids.size(1) - 1)
-        .to(torch::kFloat64);
-  }
-};
 
 class ScoreModel : public ::testing::Test {
  protected:
@@ -59,14 +26,14 @@ class ScoreModel : public ::testing::Test {
     ids_ = torch::randint(96, {kWindows, kSeq}, torch::kInt64);
   }
   absl::StatusOr<ScoredModel> score(
-      const Model& model, const ScoredModel* reference,
+      const ScoredLlama& model, const ScoredModel* reference,
       const ScoreProgress& progress = [](double) {}, std::stop_token stop = {}) const {
     return score_model(model.ends, model.block_count(), model.blocks(), ids_, model.rope(),
                        original_.ends, reference, progress, stop);
   }
 
   TemporaryFolder folder_;
-  Model original_, other_;
+  ScoredLlama original_, other_;
   torch::Tensor ids_;
 };
 
@@ -89,14 +56,36 @@ TEST_F(ScoreModel, TheOriginalDoesNotDivergeFromItself) {
   QAAS_ASSERT_OK_AND_ASSIGN(const ScoredModel reference, score(original_, nullptr));
   QAAS_ASSERT_OK_AND_ASSIGN(const ScoredModel again, score(original_, &reference));
   EXPECT_EQ(again.score.kl_divergence, 0);
+  EXPECT_EQ(again.score.top1_agreement, 1);
+  EXPECT_EQ(again.score.loss_difference, 0);
+  EXPECT_EQ(again.score.loss_difference_stderr, 0);
   EXPECT_EQ(again.score.loss, reference.score.loss);
 }
 
+TEST_F(ScoreModel, AgreementAndPairedDifferenceEqualADirectComputation) {
+  QAAS_ASSERT_OK_AND_ASSIGN(const ScoredModel reference, score(original_, nullptr));
+  QAAS_ASSERT_OK_AND_ASSIGN(const ScoredModel scored, score(other_, &reference));
+  const torch::Tensor log_q = original_.log_probabilities(ids_);
+  const torch::Tensor log_p = other_.log_probabilities(ids_);
+  const torch::Tensor targets = ids_.narrow(1, 1, kSeq - 1).unsqueeze(-1);
+  const torch::Tensor agree = (log_p.argmax(-1) == log_q.argmax(-1)).to(torch::kFloat64);
+  EXPECT_DOUBLE_EQ(scored.score.top1_agreement, agree.mean().item<double>());
+  const torch::Tensor losses = -log_p.gather(2, targets).squeeze(-1).mean(1);  // [windows]
+  const torch::Tensor differences = losses + log_q.gather(2, targets).squeeze(-1).mean(1);
+  const double root = std::sqrt(static_cast<double>(kWindows));
+  EXPECT_NEAR(scored.score.loss_stderr, losses.std().item<double>() / root, 1e-6);
+  EXPECT_NEAR(scored.score.loss_difference, differences.mean().item<double>(), 1e-6);
+  EXPECT_NEAR(scored.score.loss_difference_stderr, differences.std().item<double>() / root, 1e-6);
+  ASSERT_EQ(scored.window_losses.size(), size_t{kWindows});
+  EXPECT_NEAR(scored.window_losses[3], losses[3].item<double>(), 1e-6);
+}
+
 TEST_F(ScoreModel, AModelThatKnowsNothingScoresTheLogOfItsVocabulary) {
-  Model blank(write_tiny_llama(folder_ / "blank", {},
-                               [](const std::string& name, std::vector<float>& values) {
-                                 if (name == "lm_head.weight") values.assign(values.size(), 0.0f);
-                               }));
+  ScoredLlama blank(write_tiny_llama(folder_ / "blank", {},
+                                     [](const std::string& name, std::vector<float>& values) {
+                                       if (name == "lm_head.weight")
+                                         values.assign(values.size(), 0.0f);
+                                     }));
   QAAS_ASSERT_OK_AND_ASSIGN(const ScoredModel scored, score(blank, nullptr));
   EXPECT_NEAR(scored.score.loss, std::log(96.0), 1e-6);
   EXPECT_NEAR(scored.score.perplexity, 96.0, 1e-4);

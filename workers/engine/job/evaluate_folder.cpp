@@ -9,6 +9,7 @@
 
 #include "workers/engine/data/dataset.h"
 #include "workers/engine/data/tokenizer.h"
+#include "workers/engine/eval/task_file.h"
 #include "workers/engine/job/artifact.h"
 
 namespace qaas {
@@ -18,7 +19,7 @@ constexpr int64_t kDefaultSequenceLength = 2048;
 constexpr int64_t kMostWindows = 256;
 
 /// Either kind of folder behind what scoring needs. Keeps the files mapped.
-struct ScorableModel {
+struct OpenedFolder {
   std::unique_ptr<ModelFolder> folder;       ///< full precision
   std::unique_ptr<LoadedArtifact> artifact;  ///< quantized
   ModelEnds ends;
@@ -35,8 +36,8 @@ struct ScorableModel {
   }
 };
 
-absl::StatusOr<ScorableModel> open_either(const std::filesystem::path& path) {
-  ScorableModel model;
+absl::StatusOr<OpenedFolder> open_either(const std::filesystem::path& path) {
+  OpenedFolder model;
   std::error_code error;
   if (std::filesystem::exists(path / "quantize_config.json", error)) {
     absl::StatusOr<LoadedArtifact> artifact = load_artifact(path);
@@ -52,63 +53,98 @@ absl::StatusOr<ScorableModel> open_either(const std::filesystem::path& path) {
   return model;
 }
 
-absl::StatusOr<ScoredModel> score(const ScorableModel& model, const torch::Tensor& ids,
-                                  const ScorableModel& reference_model,
-                                  const ScoredModel* reference, std::stop_token stop) {
-  return score_model(
-      model.ends, model.config().num_hidden_layers,
-      [&](int64_t index) { return model.block(index); }, ids,
-      make_rope_table(model.config(), ids.size(1)), reference_model.ends, reference, [](double) {},
-      stop);
+absl::StatusOr<EvaluationScores> score(const OpenedFolder& model, const EvaluationInputs& inputs,
+                                       const ScoreReference* reference, std::stop_token stop) {
+  return evaluate_model({.ends = model.ends,
+                         .block_count = model.config().num_hidden_layers,
+                         .block = [&](int64_t index) { return model.block(index); },
+                         .rope = make_rope_table(model.config(), inputs.longest())},
+                        inputs, reference, {}, stop);
+}
+
+absl::StatusOr<EvaluationInputs> read_inputs(const EvaluateOptions& options,
+                                             const ModelConfig& config) {
+  absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer = load_tokenizer(options.model);
+  const bool without_tokenizer = absl::IsNotFound(tokenizer.status());
+  if (!tokenizer.ok() && (!without_tokenizer || !options.tasks.empty())) return tokenizer.status();
+  const auto vocab_size = static_cast<int32_t>(config.vocab_size);
+  EvaluationInputs inputs;
+  for (const std::filesystem::path& path : options.texts) {
+    const absl::StatusOr<TokenWindows> windows = load_windows(
+        path, without_tokenizer ? nullptr : tokenizer->get(),
+        {.length = options.sequence_length > 0
+                       ? options.sequence_length
+                       : std::min(kDefaultSequenceLength, config.max_position_embeddings),
+         .count = options.samples,
+         .max_count = kMostWindows,
+         .vocab_size = vocab_size});
+    if (!windows.ok()) return windows.status();
+    inputs.texts.push_back(
+        torch::tensor(windows->ids).view({windows->count, windows->length}).to(torch::kInt64));
+  }
+  for (const std::filesystem::path& path : options.tasks) {
+    absl::StatusOr<Task> task = load_task(path, **tokenizer,
+                                          {.max_length = config.max_position_embeddings,
+                                           .max_questions = options.questions,
+                                           .vocab_size = vocab_size});
+    if (!task.ok()) return task.status();
+    inputs.tasks.push_back(*std::move(task));
+  }
+  return inputs;
+}
+
+std::string name_of(const std::filesystem::path& path) {
+  const std::filesystem::path plain = path.lexically_normal();
+  return (plain.has_filename() ? plain : plain.parent_path()).filename().string();
 }
 
 }  // namespace
 
-std::string FolderScore::to_text() const {
-  std::string text = absl::StrFormat("windows %d x %d  loss %.6f  perplexity %.4f", windows,
-                                     sequence_length, score.loss, score.perplexity);
-  if (has_divergence) text += absl::StrFormat("  kl %.6f", score.kl_divergence);
-  return text + "\n";
-}
-
 absl::StatusOr<FolderScore> evaluate_folder(const EvaluateOptions& options, std::stop_token stop) {
-  absl::StatusOr<ScorableModel> model = open_either(options.model);
+  if (options.texts.empty() && options.tasks.empty()) {
+    return absl::InvalidArgumentError("nothing to evaluate on: give a text or a task");
+  }
+  absl::StatusOr<OpenedFolder> model = open_either(options.model);
   if (!model.ok()) return model.status();
-  absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer = load_tokenizer(options.model);
-  if (!tokenizer.ok() && !absl::IsNotFound(tokenizer.status())) return tokenizer.status();
-  const ModelConfig& config = model->config();
-  const absl::StatusOr<TokenWindows> windows = load_windows(
-      options.evaluation, tokenizer.ok() ? tokenizer->get() : nullptr,
-      {.length = options.sequence_length > 0
-                     ? options.sequence_length
-                     : std::min(kDefaultSequenceLength, config.max_position_embeddings),
-       .count = options.samples,
-       .max_count = kMostWindows,
-       .vocab_size = static_cast<int32_t>(config.vocab_size)});
-  if (!windows.ok()) return windows.status();
-  const torch::Tensor ids =
-      torch::tensor(windows->ids).view({windows->count, windows->length}).to(torch::kInt64);
+  const absl::StatusOr<EvaluationInputs> inputs = read_inputs(options, model->config());
+  if (!inputs.ok()) return inputs.status();
 
-  FolderScore result{.windows = windows->count, .sequence_length = windows->length};
-  if (options.original.empty()) {
-    const absl::StatusOr<ScoredModel> scored = score(*model, ids, *model, nullptr, stop);
-    if (!scored.ok()) return scored.status();
-    result.score = scored->score;
-    return result;
+  std::optional<OpenedFolder> original;
+  std::optional<EvaluationScores> original_scores;
+  std::optional<ScoreReference> reference;
+  if (!options.original.empty()) {
+    absl::StatusOr<OpenedFolder> opened = open_either(options.original);
+    if (!opened.ok()) return opened.status();
+    original = *std::move(opened);
+    if (original->config().vocab_size != model->config().vocab_size) {
+      return absl::InvalidArgumentError(absl::StrFormat(
+          "original has a vocabulary of %d, model one of %d: their distributions cannot be "
+          "compared",
+          original->config().vocab_size, model->config().vocab_size));
+    }
+    absl::StatusOr<EvaluationScores> scores = score(*original, *inputs, nullptr, stop);
+    if (!scores.ok()) return scores.status();
+    original_scores = *std::move(scores);
+    reference.emplace(ScoreReference{original->ends, original_scores->texts});
   }
-  const absl::StatusOr<ScorableModel> original = open_either(options.original);
-  if (!original.ok()) return original.status();
-  if (original->config().vocab_size != config.vocab_size) {
-    return absl::InvalidArgumentError(absl::StrFormat(
-        "original has a vocabulary of %d, model one of %d: their distributions cannot be compared",
-        original->config().vocab_size, config.vocab_size));
+  const absl::StatusOr<EvaluationScores> scores =
+      score(*model, *inputs, reference.has_value() ? &*reference : nullptr, stop);
+  if (!scores.ok()) return scores.status();
+
+  FolderScore result;
+  for (size_t i = 0; i < inputs->texts.size(); ++i) {
+    FolderScore::Text& text = result.texts.emplace_back();
+    text = {.name = name_of(options.texts[i]),
+            .windows = inputs->texts[i].size(0),
+            .sequence_length = inputs->texts[i].size(1),
+            .model = scores->texts[i].score};
+    if (original_scores.has_value()) text.original = original_scores->texts[i].score;
   }
-  const absl::StatusOr<ScoredModel> reference = score(*original, ids, *original, nullptr, stop);
-  if (!reference.ok()) return reference.status();
-  const absl::StatusOr<ScoredModel> scored = score(*model, ids, *original, &*reference, stop);
-  if (!scored.ok()) return scored.status();
-  result.score = scored->score;
-  result.has_divergence = true;
+  for (size_t i = 0; i < inputs->tasks.size(); ++i) {
+    FolderScore::Choices& task = result.tasks.emplace_back();
+    task.model = scores->tasks[i].score;
+    if (original_scores.has_value()) task.original = original_scores->tasks[i].score;
+  }
   return result;
 }
 

@@ -168,12 +168,16 @@ int run(const RunFlags& flags, std::stop_token stop) {
   return exit_code_of(status);
 }
 
-int evaluate(const EvaluateOptions& options, std::stop_token stop) {
+enum class EvaluationOutput { kText, kJson };
+
+int evaluate(const EvaluateOptions& options, EvaluationOutput output, std::stop_token stop) {
   absl::Status status;
   try {
     const absl::StatusOr<FolderScore> result = evaluate_folder(options, stop);
     status = result.status();
-    if (result.ok()) std::cout << result->to_text();
+    if (result.ok()) {
+      std::cout << (output == EvaluationOutput::kJson ? result->to_json() : result->to_text());
+    }
   } catch (const std::exception& error) {
     status = status_of(error);
   }
@@ -264,17 +268,28 @@ int main(int argc, char** argv) {
                   "Write events to this descriptor as length-delimited qaas.v1.EngineEvent");
 
   qaas::EvaluateOptions options;
-  CLI::App* eval = app.add_subcommand("eval", "Print the perplexity of a model or artifact folder");
+  bool json = false;
+  CLI::App* eval = app.add_subcommand(
+      "evaluate", "Score a model or artifact folder on texts and multiple-choice tasks");
+  eval->alias("eval");
   eval->fallthrough();
   eval->add_option("--model", options.model, "Model or artifact folder")->required();
-  eval->add_option("--evaluation", options.evaluation, "Dataset folder or file")->required();
+  eval->add_option("--evaluation", options.texts,
+                   "Dataset folders or files (.txt, .jsonl, .ids): perplexity");
+  eval->add_option(
+      "--tasks", options.tasks,
+      "Zero-shot multiple-choice files (.jsonl): accuracy. One JSON object a line, as "
+      "ARC, BoolQ, HellaSwag, PIQA and WinoGrande publish them, or query, choices, gold");
   eval->add_option("--original", options.original,
-                   "Original model folder: also print the KL divergence from it");
+                   "Original model folder: also compare with it on the same texts and tasks");
   eval->add_option("--sequence-length", options.sequence_length,
                    "Tokens per window (default: 2048, or the model's maximum where smaller)")
       ->check(CLI::Range(2, 131072));
-  eval->add_option("--samples", options.samples, "Windows (default: all, at most 256)")
+  eval->add_option("--samples", options.samples, "Windows a text (default: all, at most 256)")
       ->check(CLI::Range(1, 1000000));
+  eval->add_option("--questions", options.questions, "First questions a task (default: all)")
+      ->check(CLI::Range(1, 100000000));
+  eval->add_flag("--json", json, "Print one JSON object instead of text");
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {  // --help and --version too
@@ -290,6 +305,9 @@ int main(int argc, char** argv) {
   const qaas::StopOnSignals stop_on_signals(stop);
   std::signal(SIGPIPE, SIG_IGN);
   at::set_num_threads(threads);
-  return run->parsed() ? qaas::run(flags, stop.get_token())
-                       : qaas::evaluate(options, stop.get_token());
+  return run->parsed()
+             ? qaas::run(flags, stop.get_token())
+             : qaas::evaluate(options,
+                              json ? qaas::EvaluationOutput::kJson : qaas::EvaluationOutput::kText,
+                              stop.get_token());
 }
