@@ -82,6 +82,22 @@ void check_dataset(const std::string& field, const std::string& name, const Fold
   }
 }
 
+void check_datasets(const v1::JobSpec& spec, const FolderRegistry& folders,
+                    std::vector<FieldViolation>& violations) {
+  // Text that the model writes itself has no dataset.
+  if (spec.has_calibration() && !spec.calibration().has_generated()) {
+    check_dataset("calibration.dataset", spec.calibration().dataset(), folders, violations);
+  }
+  check_dataset("evaluation.dataset", spec.evaluation().dataset(), folders, violations);
+  for (int i = 0; i < spec.further_evaluations_size(); ++i) {
+    check_dataset(absl::StrCat("further_evaluations[", i, "].dataset"),
+                  spec.further_evaluations(i).dataset(), folders, violations);
+  }
+  for (int i = 0; i < spec.tasks_size(); ++i) {
+    check_dataset(absl::StrCat("tasks[", i, "]"), spec.tasks(i), folders, violations);
+  }
+}
+
 }  // namespace
 
 absl::StatusOr<v1::Job> prepare_job(const v1::JobSpec& spec, const FolderRegistry& folders) {
@@ -91,10 +107,7 @@ absl::StatusOr<v1::Job> prepare_job(const v1::JobSpec& spec, const FolderRegistr
   const auto model = usable_model(spec.model(), folders);
   if (!model.ok()) return model.status();
 
-  if (spec.has_calibration()) {
-    check_dataset("calibration.dataset", spec.calibration().dataset(), folders, violations);
-  }
-  check_dataset("evaluation.dataset", spec.evaluation().dataset(), folders, violations);
+  check_datasets(spec, folders, violations);
   for (FieldViolation& violation : validate_for_model(spec, **model)) {
     violations.push_back(std::move(violation));
   }

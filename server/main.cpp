@@ -20,6 +20,9 @@ constexpr char kAbout[] =
     "progress and hands out their artifacts. Workers (qaas-worker) do the work.\n"
     "First run 'migrate' on the database, then 'serve'.";
 
+/// Exit status of a command line that makes no sense, as of the other programs.
+constexpr int kWrongFlags = 2;
+
 int fail(const absl::Status& status) {
   std::cerr << "qaas-server: " << status.message() << "\n";
   return 1;
@@ -77,7 +80,7 @@ int migrate(const qaas::DatabaseFlags& flags) {
 
 int run(int argc, char** argv) {
   CLI::App app{kAbout, "qaas-server"};
-  app.set_version_flag("--version", qaas::build_version());
+  app.set_version_flag("--version", absl::StrCat("qaas-server ", qaas::build_version()));
   app.require_subcommand(1);
   qaas::ServeFlags serve_flags;
   CLI::App* serve_command = app.add_subcommand("serve", "Serve until SIGTERM or SIGINT");
@@ -86,7 +89,11 @@ int run(int argc, char** argv) {
   CLI::App* migrate_command = app.add_subcommand(
       "migrate", "Bring the database to this program's schema version; safe to repeat");
   qaas::add_database_flags(*migrate_command, migrate_flags);
-  CLI11_PARSE(app, argc, argv);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {  // --help and --version too
+    return app.exit(error) == 0 ? 0 : kWrongFlags;
+  }
   return serve_command->parsed() ? serve(serve_flags) : migrate(migrate_flags);
 }
 

@@ -5,6 +5,7 @@
 #include <optional>
 
 #include <absl/strings/cord.h>
+#include <absl/strings/match.h>
 #include <absl/strings/str_cat.h>
 
 #include "clients/cli/text.h"
@@ -94,17 +95,21 @@ std::optional<std::chrono::milliseconds> retry_delay(const absl::Status& status)
 }
 
 std::string describe(const absl::Status& status) {
-  std::string text = absl::StrCat("error: ", code_words(status.code()), ": ",
-                                  printable(std::string(status.message())), "\n");
+  const std::string message(status.message());
+  std::string lines;
+  bool repeated = false;  // the service's message for people without details says the same
   const google::rpc::Status details = details_of(status);
   for (const google::protobuf::Any& detail : details.details()) {
     google::rpc::BadRequest bad_request;
     if (!detail.UnpackTo(&bad_request)) continue;
     for (const google::rpc::BadRequest::FieldViolation& v : bad_request.field_violations()) {
-      absl::StrAppend(&text, "  ", printable(v.field()), ": ", printable(v.description()), "\n");
+      const std::string line = absl::StrCat(v.field(), ": ", v.description());
+      repeated = repeated || (lines.empty() && absl::StartsWith(message, line));
+      absl::StrAppend(&lines, "  ", printable(line), "\n");
     }
   }
-  return text;
+  return absl::StrCat("error: ", code_words(status.code()), repeated ? "" : ": ",
+                      repeated ? "" : printable(message), "\n", lines);
 }
 
 }  // namespace qaas::cli

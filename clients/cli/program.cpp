@@ -41,6 +41,7 @@ CLI::App* add_job_command(CLI::App& app, Arguments& arguments, const std::string
 void describe_arguments(CLI::App& app, Arguments& arguments) {
   app.name("qaas");
   app.description("qaas: hand language models to a quantization service and get them back small.");
+  app.set_version_flag("--version", "qaas " QAAS_VERSION);
   app.require_subcommand(1);
   app.fallthrough();
   app.add_option("--server", arguments.server, "Server as HOST:PORT")

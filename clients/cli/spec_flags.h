@@ -17,14 +17,25 @@ struct SpecFlags {
   std::string spec_file;  ///< proto JSON of a JobSpec; "-" is standard input
   std::optional<std::string> model;
   std::optional<std::string> method;
+  std::optional<std::string> preset;
   std::optional<int> bits;
   std::optional<std::string> group_size;
   bool symmetric = false;
   bool asymmetric = false;
   std::vector<std::string> kept;  ///< patterns of projections that keep full precision
+  std::optional<std::string> initializer;
+  bool rotate = false;
+  std::optional<int> activations;  ///< bits
+  std::optional<double> average_bits;
+  std::optional<std::string> objective;
+  std::vector<std::string> frozen;  ///< patterns of projections that end-to-end training leaves
+  bool ov_freeze = false;
+  bool signal_report = false;
   std::vector<std::string> targets;
   std::optional<std::string> calibration;
   std::optional<std::string> evaluation;
+  std::vector<std::string> further_evaluations;
+  std::vector<std::string> tasks;
   std::optional<int> samples;
   std::optional<int> evaluation_samples;
   std::optional<int> sequence_length;

@@ -29,11 +29,13 @@ struct LawInputs {
   bool mixed_groups = false;  ///< fixed group sizes differ
   bool mixed_bits = false;
   double kept_share = 0;  ///< of projection weights that keep full precision
+  v1::JobSpec spec;       ///< defaults filled in
 };
 
 LawInputs law_inputs(const v1::JobSpec& requested, const v1::Model& model) {
-  const v1::JobSpec spec = with_defaults(requested, model);
   LawInputs inputs;
+  inputs.spec = with_defaults(requested, model);
+  const v1::JobSpec& spec = inputs.spec;
   inputs.parameters = static_cast<double>(model.non_embedding_parameter_count());
   inputs.tokens = static_cast<double>(spec.pretraining_tokens());
   inputs.tokens_assumed = !requested.has_pretraining_tokens();
@@ -121,6 +123,23 @@ class PredictionBuilder {
     }
   }
 
+  /// What of the job no law knows of. Activations are told of where the law has no place for them.
+  void add_beyond(const LawInputs& inputs, bool law_knows_activations) {
+    add_kept(inputs);
+    if (inputs.spec.has_activations() && !law_knows_activations) {
+      outside_fit(absl::StrCat("the law knows weights only; the error of ",
+                               inputs.spec.activations().bits(), "-bit activations comes on top"));
+    }
+    if (inputs.spec.automatic().has_average_bits()) {
+      outside_fit(absl::StrCat("widths will be chosen by measurement; the law takes weights.bits, ",
+                               inputs.spec.weights().bits(),
+                               ", for all, not automatic.average_bits"));
+    }
+    if (inputs.spec.lm_head_bits() > 0 || inputs.spec.embedding_bits() > 0) {
+      note("the law leaves embedding and output head in full precision; 8 bits cost little there");
+    }
+  }
+
   void note(std::string text) { prediction_.add_notes(std::move(text)); }
 
   void outside_fit(std::string text) {
@@ -135,13 +154,26 @@ class PredictionBuilder {
   v1::Prediction prediction_;
 };
 
+/// The row of chen2025's table for the job's activations.
+const forecast::chen2025::Row& chen_row(const v1::JobSpec& spec) {
+  namespace law = forecast::chen2025;
+  if (!spec.has_activations() || spec.activations().bits() != 4) return law::kW4A16;
+  return spec.activations().down_proj_bits() == 8 ? law::kW4A4Fc2At8 : law::kW4A4;
+}
+
 v1::Prediction predict_chen(const LawInputs& inputs) {
   namespace law = forecast::chen2025;
+  const law::Row& row = chen_row(inputs.spec);
+  const bool activations = &row != &law::kW4A16;
   PredictionBuilder prediction(
-      "chen2025 W4A16",
-      "4-bit symmetric weights trained quantized from scratch, 74M to 595M parameters, 10 to 100 "
-      "billion tokens, groups of 32 to 256 and whole rows");
-  prediction->set_relative_error(law::kW4A16RelativeError);
+      absl::StrCat("chen2025 ", row.precision),
+      absl::StrCat("4-bit symmetric weights ", activations ? "and activations " : "",
+                   "trained quantized from scratch, 74M to 595M parameters, 10 to 100 billion "
+                   "tokens, groups of 32 to 256 and whole rows"));
+  if (&row != &law::kW4A4Fc2At8) {  // no figure was published for it
+    prediction->set_relative_error(activations ? law::kW4A4RelativeError
+                                               : law::kW4A16RelativeError);
+  }
   prediction.add_parameters(inputs, law::kFittedParameters);
   prediction.add_tokens(inputs, law::kFittedTokens);
   v1::PredictionInput* group = prediction.add_input("G", inputs.group_size, law::kFittedGroupSize);
@@ -157,14 +189,19 @@ v1::Prediction predict_chen(const LawInputs& inputs) {
         "projections differ in group size; G is their mean, weighted by "
         "parameters");
   }
-  prediction.add_kept(inputs);
+  if (activations && inputs.spec.activations().group_size() != inputs.spec.weights().group_size()) {
+    prediction.outside_fit(
+        "weights and activations have groups of different sizes; the law knows one, and takes that "
+        "of the weights");
+  }
+  prediction.add_beyond(inputs, activations);
   prediction.outside_fit(
       "the law was fitted on training from scratch; this job fine-tunes a trained model for a "
       "short "
       "while, so the published relative error does not cover it");
 
   const absl::StatusOr<double> error =
-      law::error(law::kW4A16, inputs.parameters, inputs.tokens, inputs.group_size);
+      law::error(row, inputs.parameters, inputs.tokens, inputs.group_size);
   prediction.set_error(error);
   if (error.ok()) {
     const absl::StatusOr<double> share = law::effective_parameter_share(inputs.parameters, *error);
@@ -186,7 +223,7 @@ v1::Prediction predict_kumar(const LawInputs& inputs) {
   prediction.add_parameters(inputs, law::kFittedParameters);
   prediction.add_tokens(inputs, law::kFittedTokens);
   prediction.add_bits(inputs, law::kFittedBits);
-  prediction.add_kept(inputs);
+  prediction.add_beyond(inputs, /*law_knows_activations=*/false);
   prediction.outside_fit(
       "outside the law's fit: this job fine-tunes a trained model with a scale per group, the law "
       "knows training from scratch with a scale per channel; read it as a pessimistic bound");
@@ -194,7 +231,10 @@ v1::Prediction predict_kumar(const LawInputs& inputs) {
   return std::move(prediction).build();
 }
 
-v1::Prediction predict_ouyang(const LawInputs& inputs) {
+/// What ouyang2024's law, fitted on GPTQ, is asked to stand for.
+enum class PostTraining { kGptq, kRoundToNearest };
+
+v1::Prediction predict_ouyang(const LawInputs& inputs, PostTraining method) {
   namespace law = forecast::ouyang2024;
   PredictionBuilder prediction(
       "ouyang2024",
@@ -203,18 +243,37 @@ v1::Prediction predict_ouyang(const LawInputs& inputs) {
   prediction.add_parameters(inputs, law::kFittedParameters);
   prediction.add_tokens(inputs, law::kFittedTokens);
   prediction.add_bits(inputs, law::kFittedBits);
-  prediction.add_kept(inputs);
-  prediction.outside_fit(
-      "outside the law's fit: it was fitted on GPTQ, which loses less than plain "
-      "round-to-nearest; read it as a lower bound");
+  prediction.add_beyond(inputs, /*law_knows_activations=*/false);
+  if (method == PostTraining::kGptq) {
+    prediction.note(
+        "the law has no term for group size, symmetry or where GPTQ's scales come from; searched "
+        "clips lose less");
+  } else {
+    prediction.outside_fit(
+        "outside the law's fit: it was fitted on GPTQ, which loses less than plain "
+        "round-to-nearest; read it as a lower bound");
+  }
   prediction.set_error(law::error(inputs.parameters, inputs.tokens, inputs.bits));
   return std::move(prediction).build();
 }
 
-v1::Prediction predict_quantized(v1::Method method, const LawInputs& inputs) {
-  if (method == v1::METHOD_ROUND_TO_NEAREST) return predict_ouyang(inputs);
+v1::Prediction predict_quantized(const LawInputs& inputs) {
+  switch (inputs.spec.method()) {
+    case v1::METHOD_ROUND_TO_NEAREST:
+      return predict_ouyang(inputs, PostTraining::kRoundToNearest);
+    case v1::METHOD_GPTQ:
+      return predict_ouyang(inputs, PostTraining::kGptq);
+    default:
+      break;
+  }
   const bool four_bits = !inputs.mixed_bits && inputs.bits == 4;
-  return four_bits ? predict_chen(inputs) : predict_kumar(inputs);
+  v1::Prediction prediction = four_bits ? predict_chen(inputs) : predict_kumar(inputs);
+  if (inputs.spec.method() == v1::METHOD_DISTILLATION_QAT) {
+    prediction.add_notes(
+        "no law of distillation is published: this is the one of training on the text itself, and "
+        "its loss is not what distillation minimises");
+  }
+  return prediction;
 }
 
 }  // namespace
@@ -222,8 +281,8 @@ v1::Prediction predict_quantized(v1::Method method, const LawInputs& inputs) {
 v1::Forecast make_forecast(const v1::JobSpec& spec, const v1::Model& model) {
   const LawInputs inputs = law_inputs(spec, model);
   v1::Forecast result;
-  *result.mutable_quantized() = predict_quantized(spec.method(), inputs);
-  *result.mutable_round_to_nearest() = predict_ouyang(inputs);
+  *result.mutable_quantized() = predict_quantized(inputs);
+  *result.mutable_round_to_nearest() = predict_ouyang(inputs, PostTraining::kRoundToNearest);
 
   const Footprint bytes = footprint(with_defaults(spec, model), model);
   result.set_artifact_bytes(bytes.artifact_bytes);

@@ -11,8 +11,9 @@ namespace qaas {
 /// The forecast of `spec` on `model`. Pass the spec as the caller wrote it (valid, defaults not
 /// filled in): a missing pretraining_tokens marks D as assumed. `model` must carry its projections.
 ///
-/// EfficientQAT with all quantized weights at 4 bits is predicted by chen2025 W4A16, other widths
-/// by kumar2024; round-to-nearest, always the baseline too, by ouyang2024 at 2 to 4 bits. Where no
+/// Methods that train are predicted by chen2025 where all quantized weights have 4 bits (by its row
+/// for 4-bit activations where those are asked for), other widths by kumar2024; GPTQ, and
+/// round-to-nearest, always the baseline too, by ouyang2024 at 2 to 4 bits. Where no
 /// law covers the job, `error` is absent and a note says why.
 v1::Forecast make_forecast(const v1::JobSpec& spec, const v1::Model& model);
 

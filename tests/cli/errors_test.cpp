@@ -37,6 +37,16 @@ TEST(Errors, PrintFieldViolationsOneALineAndEscaped) {
             "  spec.model\\x1b[2J: no model\\x0aforged line\n");
 }
 
+TEST(Errors, PrintAViolationOnceWhereTheMessageHoldsItToo) {
+  grpc::Status status = invalid_fields();
+  status = {status.error_code(), "spec.weights.group_size: found 48; accepted: 32, 64; and 1 more",
+            status.error_details()};
+  EXPECT_EQ(describe(from_grpc(status)),
+            "error: invalid argument\n"
+            "  spec.weights.group_size: found 48; accepted: 32, 64\n"
+            "  spec.model\\x1b[2J: no model\\x0aforged line\n");
+}
+
 TEST(Errors, PrintMessagesWhoseDetailsAreNoise) {
   EXPECT_EQ(describe(from_grpc({grpc::StatusCode::NOT_FOUND, "no such job", "\xff\xff"})),
             "error: not found: no such job\n");

@@ -271,5 +271,11 @@ TEST_F(FailingServer, DownloadRefusesNamesThatLeadOutOfTheFolder) {
   EXPECT_FALSE(std::filesystem::exists(folder_ / "out"));
 }
 
+TEST(Program, TellsItsVersion) {
+  const ProgramRun run = run_program("127.0.0.1:1", {"--version"});
+  EXPECT_EQ(run.exit, 0);
+  EXPECT_THAT(run.out, ::testing::MatchesRegex("qaas [0-9.]+\n"));
+}
+
 }  // namespace
 }  // namespace qaas::cli

@@ -57,6 +57,62 @@ class SpecFlagsTest : public ::testing::Test {
 
 TEST_F(SpecFlagsTest, WithoutFlagsTheSpecIsEmpty) { expect_spec(parse({}), ""); }
 
+TEST_F(SpecFlagsTest, FlagsOfQuantizationSetTheirFields) {
+  expect_spec(parse({"--method",
+                     "gptq",
+                     "--initializer",
+                     "gptq",
+                     "--rotate",
+                     "--activations",
+                     "8",
+                     "--average-bits",
+                     "3.5",
+                     "--signal-report",
+                     "--task",
+                     "arc",
+                     "--task",
+                     "datasets/piqa",
+                     "--further-evaluation",
+                     "web",
+                     "--eval-samples",
+                     "16",
+                     "--sequence-length",
+                     "128"}),
+              R"pb(
+                method: METHOD_GPTQ
+                initialisation { initializer: INITIALIZER_GPTQ rotate: true }
+                activations { bits: 8 }
+                automatic { average_bits: 3.5 }
+                signal_report: true
+                tasks: [ "datasets/arc", "datasets/piqa" ]
+                calibration { sequence_length: 128 }
+                evaluation { samples: 16 sequence_length: 128 }
+                further_evaluations { dataset: "datasets/web" samples: 16 sequence_length: 128 }
+              )pb");
+}
+
+TEST_F(SpecFlagsTest, ObjectiveAndFreezingAreThoseOfTheMethodsStage) {
+  expect_spec(
+      parse({"--method", "distillation", "--objective", "jsd", "--freeze", "*.0.*", "--ov-freeze"}),
+      R"pb(
+        method: METHOD_DISTILLATION_QAT
+        distillation {
+          objective { kind: OBJECTIVE_KIND_JSD }
+          freeze: [ "*.0.*", "*.o_proj", "*.v_proj" ]
+        }
+      )pb");
+  expect_spec(parse({"--method", "efficient-qat", "--preset", "accuracy", "--objective",
+                     "forward-kl", "--ov-freeze"}),
+              R"pb(
+                method: METHOD_EFFICIENT_QAT
+                preset: PRESET_ACCURACY
+                e2e_qp {
+                  objective { kind: OBJECTIVE_KIND_FORWARD_KL }
+                  freeze: [ "*.o_proj", "*.v_proj" ]
+                }
+              )pb");
+}
+
 TEST_F(SpecFlagsTest, EveryFlagSetsItsField) {
   expect_spec(parse({"--model",
                      "small",

@@ -160,5 +160,51 @@ TEST(Forecast, CarriesBytesAndRuntimes) {
   EXPECT_EQ(forecast.runtimes_size(), 3);
 }
 
+TEST(Forecast, GptqIsWhatOuyangFitted) {
+  v1::JobSpec spec = minimal_spec(4);
+  spec.set_method(v1::METHOD_GPTQ);
+  spec.set_pretraining_tokens(100'000'000'000);
+  v1::Model model = model_of_595m();
+  const v1::Forecast forecast = make_forecast(spec, model);
+  EXPECT_EQ(forecast.quantized().source(), "ouyang2024");
+  EXPECT_FALSE(forecast.quantized().extrapolated());
+  EXPECT_TRUE(forecast.round_to_nearest().extrapolated());
+  EXPECT_EQ(forecast.quantized().error(), forecast.round_to_nearest().error());
+}
+
+TEST(Forecast, DistillationBorrowsALawAndSaysSo) {
+  v1::JobSpec spec = minimal_spec(4);
+  spec.set_method(v1::METHOD_DISTILLATION_QAT);
+  const v1::Prediction quantized = make_forecast(spec, model_of_595m()).quantized();
+  EXPECT_EQ(quantized.source(), "chen2025 W4A16");
+  EXPECT_THAT(quantized.notes(), Contains(HasSubstr("no law of distillation")));
+}
+
+TEST(Forecast, FourBitActivationsFollowTheirOwnRow) {
+  v1::JobSpec spec = minimal_spec(4);
+  spec.set_pretraining_tokens(100'000'000'000);
+  spec.mutable_activations()->set_bits(4);
+  spec.mutable_activations()->set_group_size(128);
+  // The sheet's test vectors at N 595e6, D 1e11, G 128.
+  v1::Prediction quantized = make_forecast(spec, model_of_595m()).quantized();
+  EXPECT_EQ(quantized.source(), "chen2025 W4A4");
+  EXPECT_EQ(quantized.relative_error(), 0.047);
+  EXPECT_NEAR(quantized.error(), 0.057279, 6e-7);
+  spec.mutable_activations()->set_down_proj_bits(8);
+  quantized = make_forecast(spec, model_of_595m()).quantized();
+  EXPECT_EQ(quantized.source(), "chen2025 W4A4, FC2 input 8-bit");
+  EXPECT_FALSE(quantized.has_relative_error());
+  EXPECT_NEAR(quantized.error(), 0.038098, 6e-7);
+}
+
+TEST(Forecast, SaysWhatOfTheJobNoLawKnows) {
+  v1::JobSpec spec = minimal_spec(2);
+  spec.mutable_activations()->set_bits(8);
+  spec.mutable_automatic()->set_average_bits(3);
+  const v1::Prediction quantized = make_forecast(spec, model_of_595m()).quantized();
+  EXPECT_THAT(quantized.notes(), Contains(HasSubstr("8-bit activations comes on top")));
+  EXPECT_THAT(quantized.notes(), Contains(HasSubstr("chosen by measurement")));
+}
+
 }  // namespace
 }  // namespace qaas

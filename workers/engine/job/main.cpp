@@ -237,7 +237,7 @@ int main(int argc, char** argv) {
       "Exit status: 0 done; 1 internal error; 2 the job, its files or the command line cannot "
       "work;\n"
       "3 out of memory or disk; 75 stopped by SIGTERM or SIGINT (run again to resume)."};
-  app.set_version_flag("--version", qaas::kEngineVersion);
+  app.set_version_flag("--version", absl::StrCat("qaas-engine ", qaas::kEngineVersion));
   app.require_subcommand(1);
   int threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
   app.add_option("--threads", threads, "Threads for all arithmetic (default: all cores)")
