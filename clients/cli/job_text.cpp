@@ -23,6 +23,52 @@ std::string failure_words(const v1::Failure& failure) {
   return text;
 }
 
+/// One line for an end-to-end stage; blocks have their own event.
+std::string curve_line(const v1::TrainingCurve& curve) {
+  if (curve.has_block() || curve.losses().empty()) return "";
+  return absl::StrCat(printable(curve.stage()), " done: loss ", format_number(curve.losses(0)),
+                      " -> ", format_number(curve.losses(curve.losses_size() - 1)), ", ",
+                      format_duration(curve.seconds()), ", ",
+                      format_count(curve.tokens_per_second()), " tokens/s");
+}
+
+std::string signal_line(const v1::SignalReport& report) {
+  if (report.projections().empty()) return "";
+  const auto worst = std::max_element(
+      report.projections().begin(), report.projections().end(),
+      [](const auto& a, const auto& b) { return a.loss_sensitivity() < b.loss_sensitivity(); });
+  return absl::StrCat("signals of ", report.projections_size(),
+                      " projections measured; most sensitive: ", printable(worst->projection()),
+                      ", ", format_signed(worst->loss_sensitivity()), " nats alone");
+}
+
+std::string decision_line(const v1::AutomaticDecision& decision) {
+  std::string line = "chosen by measurement:";
+  if (!decision.bits().empty()) {
+    absl::StrAppend(&line, " ", format_number(decision.average_bits()),
+                    " bits a weight, expected rise ", format_number(decision.predicted_loss_rise()),
+                    " nats (one width for all: ", format_number(decision.uniform_loss_rise()), ")");
+  }
+  if (!decision.frozen().empty()) {
+    absl::StrAppend(&line, decision.bits().empty() ? " " : ", ", decision.frozen_size(),
+                    " projections frozen");
+  }
+  return line;
+}
+
+/// "EfficientQAT (accuracy)"; the preset of the paper goes without saying.
+std::string method_and_preset(const v1::JobSpec& spec) {
+  const std::string method = method_words(spec.method());
+  switch (spec.preset()) {
+    case v1::PRESET_ACCURACY:
+      return method + " (accuracy)";
+    case v1::PRESET_FAST:
+      return method + " (fast)";
+    default:
+      return method;
+  }
+}
+
 std::string progress_cell(const v1::Job& job) {
   if (job.state() != v1::JOB_STATE_RUNNING) return "";
   return absl::StrFormat("%.0f %%, %s left", 100 * job.progress().fraction(),
@@ -79,6 +125,10 @@ std::string method_words(v1::Method method) {
       return "round-to-nearest";
     case v1::METHOD_EFFICIENT_QAT:
       return "EfficientQAT";
+    case v1::METHOD_GPTQ:
+      return "GPTQ";
+    case v1::METHOD_DISTILLATION_QAT:
+      return "distillation QAT";
     default:
       return absl::StrCat("method ", static_cast<int>(method));
   }
@@ -153,6 +203,12 @@ std::string event_line(const v1::JobEvent& event) {
     }
     case v1::JobEvent::kWarning:
       return "warning: " + printable(event.warning().message());
+    case v1::JobEvent::kTrainingCurve:
+      return curve_line(event.training_curve());
+    case v1::JobEvent::kSignalReport:
+      return signal_line(event.signal_report());
+    case v1::JobEvent::kAutomaticDecision:
+      return decision_line(event.automatic_decision());
     default:
       return "";
   }
@@ -167,12 +223,17 @@ std::string job_text(const v1::Job& job) {
   if (job.state() != v1::JOB_STATE_UNSPECIFIED) facts.add_row({"state", state});
   facts.add_row({"model", printable(job.spec().model())});
   facts.add_row(
-      {"method", method_words(job.spec().method()) + ", " + grid_words(job.spec().weights()) +
+      {"method", method_and_preset(job.spec()) + ", " + grid_words(job.spec().weights()) +
                      (job.spec().overrides().empty()
                           ? ""
                           : absl::StrCat(", ", job.spec().overrides_size(), " overrides"))});
+  if (job.spec().has_activations()) {
+    facts.add_row({"activations", absl::StrCat(job.spec().activations().bits(), " bits")});
+  }
   if (job.spec().has_calibration()) {
-    facts.add_row({"calibration", printable(job.spec().calibration().dataset())});
+    facts.add_row({"calibration", job.spec().calibration().has_generated()
+                                      ? "text of the original model"
+                                      : printable(job.spec().calibration().dataset())});
   }
   facts.add_row({"evaluation", printable(job.spec().evaluation().dataset())});
   if (job.has_failure()) facts.add_row({"failure", failure_words(job.failure())});

@@ -14,7 +14,7 @@ namespace qaas::cli {
 /// "queued", "running", ...; "state 17" for one this program does not know.
 std::string state_words(v1::JobState state);
 std::string phase_words(v1::Phase phase);
-/// "EfficientQAT", "round-to-nearest".
+/// "EfficientQAT", "round-to-nearest", "GPTQ", "distillation QAT".
 std::string method_words(v1::Method method);
 /// "4 bits, groups of 128, symmetric"; "whole rows" for -1.
 std::string grid_words(const v1::WeightQuantization& weights);

@@ -48,6 +48,50 @@ std::string error_to_original(const v1::ModelScore& score, const v1::ModelScore&
   return format_signed(score.loss() - original.loss());
 }
 
+/// Rows of a service that tells how sure it is; an older one leaves these figures out.
+void add_certainty(Table& table, const v1::Evaluation& evaluation) {
+  const v1::ModelScore& nearest = evaluation.round_to_nearest();
+  const v1::ModelScore& quantized = evaluation.quantized();
+  if (quantized.loss_difference_stderr() > 0) {
+    table.add_row({"  its standard error", "", format_number(nearest.loss_difference_stderr()),
+                   format_number(quantized.loss_difference_stderr())});
+  }
+  if (quantized.top1_agreement() > 0) {
+    table.add_row({"top-1 agreement", "", format_number(nearest.top1_agreement()),
+                   format_number(quantized.top1_agreement())});
+  }
+}
+
+/// "0.512 (0.014)"; empty where the model was not scored.
+std::string accuracy_cell(bool scored, double accuracy, double standard_error) {
+  if (!scored) return "";
+  return absl::StrCat(format_number(accuracy), " (", format_number(standard_error, 2), ")");
+}
+
+void add_texts_and_tasks(Table& table, const v1::Evaluation& evaluation) {
+  for (const v1::TextScore& text : evaluation.texts()) {
+    const std::string name = printable(text.dataset());
+    table.add_row({"perplexity, " + name, format_number(text.original().perplexity(), kDigits),
+                   format_number(text.round_to_nearest().perplexity(), kDigits),
+                   format_number(text.quantized().perplexity(), kDigits)});
+    table.add_row({"KL, " + name, "", format_number(text.round_to_nearest().kl_divergence()),
+                   format_number(text.quantized().kl_divergence())});
+  }
+  for (const v1::TaskScore& task : evaluation.tasks()) {
+    const std::string name = printable(task.task());
+    const auto cells = [](bool scored, const v1::TaskAccuracy& score) {
+      return std::pair(accuracy_cell(scored, score.acc(), score.acc_stderr()),
+                       accuracy_cell(scored, score.acc_norm(), score.acc_norm_stderr()));
+    };
+    const auto [original, original_norm] = cells(task.has_original(), task.original());
+    const auto [nearest, nearest_norm] =
+        cells(task.has_round_to_nearest(), task.round_to_nearest());
+    const auto [quantized, quantized_norm] = cells(task.has_quantized(), task.quantized());
+    table.add_row({name + " acc (standard error)", original, nearest, quantized});
+    table.add_row({name + " acc_norm", original_norm, nearest_norm, quantized_norm});
+  }
+}
+
 }  // namespace
 
 std::string result_text(const v1::Job& job) {
@@ -64,10 +108,12 @@ std::string result_text(const v1::Job& job) {
                  format_number(quantized.kl_divergence())});
   table.add_row({"measured error, nats", "", error_to_original(nearest, original),
                  format_signed(evaluation.measured_error())});
+  add_certainty(table, evaluation);
   if (job.has_forecast()) {
     table.add_row({"predicted error, nats", "", predicted(job.forecast().round_to_nearest()),
                    predicted(job.forecast().quantized())});
   }
+  add_texts_and_tasks(table, evaluation);
   table.add_row({"weight file", format_bytes(evaluation.original_bytes()), "",
                  format_bytes(evaluation.artifact_bytes())});
   std::string text = table.text();

@@ -64,6 +64,62 @@ v1::Job finished_job() {
   return job;
 }
 
+TEST(ResultText, ShowsTextsTasksAndHowSureTheFiguresAre) {
+  v1::Job job = finished_job();
+  v1::Evaluation& evaluation = *job.mutable_evaluation();
+  evaluation.mutable_quantized()->set_loss_difference_stderr(0.0123);
+  evaluation.mutable_quantized()->set_top1_agreement(0.875);
+  v1::TextScore* text = evaluation.add_texts();
+  text->set_dataset("datasets/web");
+  set_score(*text->mutable_original(), 3, 20.5, 0);
+  set_score(*text->mutable_quantized(), 3.5, 33.25, 0.75);
+  v1::TaskScore* task = evaluation.add_tasks();
+  task->set_task("arc_easy");
+  task->mutable_original()->set_acc(0.5);
+  task->mutable_original()->set_acc_stderr(0.025);
+  task->mutable_quantized()->set_acc_norm(0.25);
+  const std::string shown = result_text(job);
+  EXPECT_THAT(shown, AllOf(HasSubstr("its standard error"), HasSubstr("0.0123"),
+                           HasSubstr("top-1 agreement"), HasSubstr("0.875")));
+  EXPECT_THAT(shown, AllOf(HasSubstr("perplexity, datasets/web"), HasSubstr("33.25"),
+                           HasSubstr("KL, datasets/web"), HasSubstr("0.75")));
+  EXPECT_THAT(shown, AllOf(HasSubstr("arc_easy acc (standard error)"), HasSubstr("0.5 (0.025)"),
+                           HasSubstr("arc_easy acc_norm"), HasSubstr("0.25 (0)")));
+}
+
+TEST(EventLine, TellsCurvesSignalsAndChoicesInOneLine) {
+  v1::JobEvent event;
+  v1::TrainingCurve* curve = event.mutable_training_curve();
+  curve->set_stage("e2e_qp");
+  curve->add_losses(2.5);
+  curve->add_losses(1.5);
+  curve->set_seconds(80);
+  curve->set_tokens_per_second(415);
+  EXPECT_EQ(event_line(event), "e2e_qp done: loss 2.5 -> 1.5, 1m 20s, 415 tokens/s");
+  curve->set_block(0);  // BlockFinished has told
+  EXPECT_EQ(event_line(event), "");
+
+  for (const double rise : {0.1, 0.3, 0.2}) {
+    v1::ProjectionSignal* signal = event.mutable_signal_report()->add_projections();
+    signal->set_projection(rise == 0.3 ? "model.layers.1.mlp.down_proj" : "other");
+    signal->set_loss_sensitivity(rise);
+  }
+  EXPECT_EQ(event_line(event),
+            "signals of 3 projections measured; most sensitive: model.layers.1.mlp.down_proj, "
+            "+0.3 nats alone");
+
+  v1::AutomaticDecision* decision = event.mutable_automatic_decision();
+  decision->add_frozen("a");
+  EXPECT_EQ(event_line(event), "chosen by measurement: 1 projections frozen");
+  (*decision->mutable_bits())["a"] = 2;
+  decision->set_average_bits(3.25);
+  decision->set_predicted_loss_rise(0.5);
+  decision->set_uniform_loss_rise(0.75);
+  EXPECT_EQ(event_line(event),
+            "chosen by measurement: 3.25 bits a weight, expected rise 0.5 nats (one width for all: "
+            "0.75), 1 projections frozen");
+}
+
 TEST(ResultText, PutsPredictionBesideMeasurement) {
   EXPECT_EQ(result_text(finished_job()),
             "                            original  round-to-nearest  quantized\n"

@@ -157,6 +157,15 @@ TEST_F(SubmitJob, UnknownModelAndDatasetListThoseThatExist) {
   EXPECT_THAT(status.error_message(), HasSubstr("datasets/text"));
 }
 
+TEST_F(SubmitJob, FurtherTextsAndTasksAreLookedUpLikeTheFirst) {
+  v1::JobSpec spec = round_to_nearest();
+  spec.add_further_evaluations()->set_dataset("datasets/nowhere");
+  spec.add_tasks("datasets/text");
+  spec.add_tasks("datasets/neither");
+  EXPECT_THAT(violated_fields(submit_spec(spec)),
+              ElementsAre("spec.further_evaluations[0].dataset", "spec.tasks[1]"));
+}
+
 TEST_F(SubmitJob, NamesThatLeaveTheRootAreRefused) {
   for (const char* name : {"models/..", "models/../tiny", "models/tiny/..", "/models/tiny", "tiny",
                            "datasets/tiny", "models/", "models/.hidden", "models/tiny/"}) {
