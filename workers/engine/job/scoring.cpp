@@ -34,6 +34,10 @@ v1::ModelScore to_proto(const LanguageModelScore& score) {
   proto.set_loss(score.loss);
   proto.set_perplexity(score.perplexity);
   proto.set_kl_divergence(score.kl_divergence);
+  proto.set_top1_agreement(score.top1_agreement);
+  proto.set_loss_stderr(score.loss_stderr);
+  proto.set_loss_difference(score.loss_difference);
+  proto.set_loss_difference_stderr(score.loss_difference_stderr);
   return proto;
 }
 
