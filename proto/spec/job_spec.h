@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -54,6 +55,13 @@ ProjectionGrid grid_for(const v1::JobSpec& spec, const std::string& name, int64_
 /// Whether `pattern` ("*" matches any run of characters) matches the whole of `name`.
 bool pattern_matches(const std::string& pattern, const std::string& name);
 
+/// What one stage of a run holds at its peak.
+struct StageMemory {
+  std::string stage;    ///< "scoring", "initialisation", "block training", "end-to-end training"
+  int64_t bytes = 0;    ///< anonymous memory, activation caches left out
+  bool caches = false;  ///< whether the activation caches stand beside it
+};
+
 /// Bytes, and runtimes, that follow from a spec (defaults filled in) before it runs.
 struct Footprint {
   int64_t original_bytes = 0;
@@ -63,13 +71,24 @@ struct Footprint {
   int64_t artifact_bytes = 0;
   /// Mean over quantized weights of what the file stores for one: bits + (bits + 16) / group_size.
   double bits_per_weight = 0;
-  /// The engine's peak resident memory, rough: the larger of block training (four fp32 copies of a
-  /// block, three activation caches of all windows) and end-to-end training (packed blocks,
-  /// embeddings, logits of a micro batch). Without `samples`, for the most windows a job may use.
-  int64_t memory_bytes = 0;
-  int64_t disk_bytes = 0;  ///< scratch: block checkpoints, optimizer state and artifact, rough
+  /// The engine's stages with what each needs: block-wise ones about one block with its optimizer,
+  /// end-to-end training all packed blocks, or all weights with their optimizer. Pages of mapped
+  /// files (the original, the artifact, spilled caches) are the kernel's to drop and not counted.
+  /// Measured peaks lie between half of it and the figure itself: see tests/bench/RESULTS.md.
+  std::vector<StageMemory> stages;
+  /// Activation caches of block-wise training: two streams of all windows, in memory as far as
+  /// their budget goes, beyond it in scratch files. Without `samples`, for the most windows a job
+  /// may use.
+  int64_t cache_bytes = 0;
+  int64_t memory_bytes = 0;  ///< the largest stage, with the caches that the budget keeps in memory
+  int64_t spilled_bytes = 0;  ///< caches beyond the budget
+  /// Everything written, spilled caches included: checkpoints, optimizer state, and the artifact
+  /// twice, since its projections are spooled before they are written in the file's order.
+  int64_t disk_bytes = 0;
   std::vector<v1::RuntimeSupport> runtimes;
 };
-Footprint footprint(const v1::JobSpec& spec, const v1::Model& model);
+/// `cache_budget_bytes`: of activation caches that may lie in memory.
+Footprint footprint(const v1::JobSpec& spec, const v1::Model& model,
+                    int64_t cache_budget_bytes = std::numeric_limits<int64_t>::max());
 
 }  // namespace qaas

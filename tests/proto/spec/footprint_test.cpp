@@ -66,17 +66,50 @@ TEST(Footprint, GrowsWithWidthAndWithKeptProjections) {
   EXPECT_LT(eight, small_model().size_bytes());
 }
 
-TEST(Footprint, TrainingNeedsMemoryForEveryWindow) {
+TEST(Footprint, TwoStreamsOfEveryWindowAreCachedAndSpillBeyondTheBudget) {
   v1::JobSpec few = minimal_spec();
   few.mutable_calibration()->set_samples(1024);
   v1::JobSpec many = few;
   many.mutable_calibration()->set_samples(4096);
-  const int64_t three_streams = 3LL * (4096 - 1024) * 256 * 256 * 4;
-  EXPECT_EQ(footprint_of(many, small_model()).memory_bytes -
-                footprint_of(few, small_model()).memory_bytes,
-            three_streams);
-  EXPECT_LT(footprint_of(round_to_nearest_spec(), small_model()).memory_bytes,
-            footprint_of(many, small_model()).memory_bytes);
+  const int64_t streams = 2LL * 4096 * 256 * 256 * 4;
+  const Footprint in_memory = footprint_of(many, small_model());
+  EXPECT_EQ(in_memory.cache_bytes, streams);
+  EXPECT_EQ(in_memory.spilled_bytes, 0);
+  EXPECT_EQ(in_memory.memory_bytes - footprint_of(few, small_model()).memory_bytes,
+            streams / 4 * 3);
+  constexpr int64_t kBudget = 1 << 20;
+  const Footprint spilled = footprint(with_defaults(many, small_model()), small_model(), kBudget);
+  EXPECT_EQ(spilled.spilled_bytes, streams - kBudget);
+  EXPECT_EQ(spilled.disk_bytes - in_memory.disk_bytes, streams - kBudget);
+  EXPECT_LT(spilled.memory_bytes, in_memory.memory_bytes - streams / 2);
+}
+
+TEST(Footprint, BlockWiseStagesDoNotGrowWithTheNumberOfBlocks) {
+  v1::JobSpec spec = minimal_spec(2);
+  spec.mutable_e2e_qp()->set_epochs(0);
+  const auto stages = [&](int blocks) {
+    return footprint_of(spec, testing::llama(blocks, 256, 768, 2048, 128)).stages;
+  };
+  const auto shallow = stages(4), deep = stages(400);
+  ASSERT_EQ(shallow.size(), 2u);
+  EXPECT_EQ(shallow[0].stage, "scoring");
+  EXPECT_EQ(shallow[1].stage, "block training");
+  for (size_t i = 0; i < shallow.size(); ++i) EXPECT_EQ(shallow[i].bytes, deep[i].bytes);
+}
+
+TEST(Footprint, EndToEndTrainingHoldsAllPackedBlocksOrSixteenBytesAWeight) {
+  const v1::Model model = testing::llama(32, 1024, 2816, 2048, 1024);
+  double weights = 0;
+  for (const auto& projection : model.projections()) {
+    weights += double(projection.output_size()) * projection.input_size();
+  }
+  const Footprint packed = footprint_of(minimal_spec(4), model);
+  ASSERT_EQ(packed.stages.back().stage, "end-to-end training");
+  EXPECT_GT(packed.stages.back().bytes, weights * 4 / 8);
+  v1::JobSpec all = minimal_spec(4);
+  all.mutable_e2e_qp()->set_weight_learning_rate(1e-5);
+  EXPECT_GT(double(footprint_of(all, model).stages.back().bytes), 16 * weights);
+  EXPECT_EQ(footprint_of(round_to_nearest_spec(), model).stages.size(), 1u);
 }
 
 TEST(Footprint, SaysWhichRuntimesLoadAndWhyOthersDoNot) {

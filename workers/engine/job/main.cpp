@@ -22,6 +22,7 @@
 #include "workers/engine/job/evaluate_folder.h"
 #include "workers/engine/job/event_writer.h"
 #include "workers/engine/job/failure.h"
+#include "workers/engine/job/plan.h"
 #include "workers/engine/job/run_job.h"
 #include "workers/engine/job/version.h"
 
@@ -32,6 +33,22 @@ struct RunFlags {
   std::string spec, job, model, calibration, evaluation, out, checkpoints;
   std::vector<std::string> further_evaluations, tasks;
   int events_fd = -1;
+  uint64_t memory_limit = 0, cache_budget = 0;  ///< 0: the machine's
+  bool json = false;                            ///< plan only
+
+  RunFolders folders() const {
+    return {.model = model,
+            .calibration = calibration,
+            .evaluation = evaluation,
+            .further_evaluations = {further_evaluations.begin(), further_evaluations.end()},
+            .tasks = {tasks.begin(), tasks.end()},
+            .out = out,
+            .checkpoints = checkpoints.empty() ? out + ".checkpoints" : checkpoints};
+  }
+  RunLimits limits() const {
+    return {.memory_bytes = static_cast<int64_t>(memory_limit),
+            .cache_bytes = static_cast<int64_t>(cache_budget)};
+  }
 };
 
 /// A file's text; the largest spec anyone needs is far below the limit.
@@ -116,11 +133,44 @@ absl::StatusOr<v1::Job> read_job(const RunFlags& flags) {
   if (!flags.calibration.empty() && spec.calibration().dataset().empty()) {
     spec.mutable_calibration()->set_dataset("datasets/" + name_of(flags.calibration));
   }
-  if (spec.evaluation().dataset().empty()) {
+  if (spec.evaluation().dataset().empty() && !flags.evaluation.empty()) {
     spec.mutable_evaluation()->set_dataset("datasets/" + name_of(flags.evaluation));
   }
   if (const absl::Status status = name_further_data(flags, spec); !status.ok()) return status;
   return job;
+}
+
+/// Refuses what cannot fit before any work, then runs it.
+absl::Status run_within_limits(const v1::Job& job, const RunFlags& flags, const EventSink& sink,
+                               std::stop_token stop) {
+  RunFolders folders = flags.folders();
+  const absl::StatusOr<Plan> plan = plan_job(job, folders, flags.limits());
+  if (!plan.ok()) return plan.status();
+  if (const absl::Status status = check_fits(*plan); !status.ok()) return status;
+  folders.cache_bytes = plan->limits.cache_bytes;
+  return run_job(job, folders, sink, stop);
+}
+
+int plan(const RunFlags& flags) {
+  absl::Status status;
+  try {
+    const absl::StatusOr<v1::Job> job = read_job(flags);
+    absl::StatusOr<Plan> plan =
+        job.ok() ? plan_job(*job, flags.folders(), flags.limits()) : job.status();
+    status = plan.status();
+    if (status.ok()) {
+      status = check_fits(*plan);
+      // Measuring takes the memory of a block in training, which has to be there.
+      absl::Status timed;
+      if (status.ok()) timed = estimate_time(*plan, flags.folders());
+      std::cout << (flags.json ? plan->to_json() : plan->to_text());
+      if (!timed.ok()) status = timed;
+    }
+  } catch (const std::exception& error) {
+    status = status_of(error);
+  }
+  if (!status.ok()) std::cerr << "error: " << status.message() << "\n";
+  return exit_code_of(status);
 }
 
 int run(const RunFlags& flags, std::stop_token stop) {
@@ -143,19 +193,7 @@ int run(const RunFlags& flags, std::stop_token stop) {
   absl::Status status;
   try {
     const absl::StatusOr<v1::Job> job = read_job(flags);
-    const std::string checkpoints =
-        flags.checkpoints.empty() ? flags.out + ".checkpoints" : flags.checkpoints;
-    status = job.ok() ? run_job(*job,
-                                {.model = flags.model,
-                                 .calibration = flags.calibration,
-                                 .evaluation = flags.evaluation,
-                                 .further_evaluations = {flags.further_evaluations.begin(),
-                                                         flags.further_evaluations.end()},
-                                 .tasks = {flags.tasks.begin(), flags.tasks.end()},
-                                 .out = flags.out,
-                                 .checkpoints = checkpoints},
-                                sink, stop)
-                      : job.status();
+    status = job.ok() ? run_within_limits(*job, flags, sink, stop) : job.status();
   } catch (const std::exception& error) {
     status = status_of(error);
   }
@@ -245,27 +283,47 @@ int main(int argc, char** argv) {
 
   qaas::RunFlags flags;
   CLI::App* run = app.add_subcommand("run", "Run one job and write its artifact");
-  run->fallthrough();
-  auto* spec = run->add_option("--spec", flags.spec, "Job spec as proto JSON (qaas.v1.JobSpec)");
-  run->add_option("--job", flags.job, "Job as proto JSON (qaas.v1.Job), as the worker passes it")
-      ->excludes(spec);
-  run->add_option("--model", flags.model, "Model folder")->required();
-  run->add_option("--calibration", flags.calibration,
-                  "Dataset folder or file that training reads (.txt, .jsonl, .ids)");
-  run->add_option("--evaluation", flags.evaluation, "Dataset folder or file to evaluate on")
-      ->required();
-  run->add_option("--further-evaluation", flags.further_evaluations,
-                  "Another one to score on; repeatable, in the order of further_evaluations")
-      ->allow_extra_args(false);
-  run->add_option("--task", flags.tasks,
-                  "Folder or .jsonl file of a multiple-choice task; repeatable, in the order of "
-                  "tasks")
-      ->allow_extra_args(false);
-  run->add_option("--out", flags.out, "Folder for the artifact; created")->required();
+  CLI::App* plan = app.add_subcommand(
+      "plan", "Print the memory, disk and time a job would take; exit status 3 if it cannot fit");
+  for (CLI::App* command : {run, plan}) {
+    command->fallthrough();
+    auto* spec =
+        command->add_option("--spec", flags.spec, "Job spec as proto JSON (qaas.v1.JobSpec)");
+    command
+        ->add_option("--job", flags.job, "Job as proto JSON (qaas.v1.Job), as the worker passes it")
+        ->excludes(spec);
+    command->add_option("--model", flags.model, "Model folder")->required();
+    command->add_option("--calibration", flags.calibration,
+                        "Dataset folder or file that training reads (.txt, .jsonl, .ids)");
+    command->add_option("--evaluation", flags.evaluation, "Dataset folder or file to evaluate on")
+        ->required(command == run);
+    command
+        ->add_option("--further-evaluation", flags.further_evaluations,
+                     "Another one to score on; repeatable, in the order of further_evaluations")
+        ->allow_extra_args(false);
+    command
+        ->add_option("--task", flags.tasks,
+                     "Folder or .jsonl file of a multiple-choice task; repeatable, in the order of "
+                     "tasks")
+        ->allow_extra_args(false);
+    command->add_option("--out", flags.out, "Folder for the artifact; created by run")
+        ->required(command == run);
+    command
+        ->add_option("--memory-limit", flags.memory_limit,
+                     "Refuse a job that needs more anonymous memory, for example 12GB (default: "
+                     "what the machine or control group has left)")
+        ->transform(CLI::AsSizeValue(/*kb_is_1000=*/true));
+    command
+        ->add_option("--cache-budget", flags.cache_budget,
+                     "Memory for the activations of all windows; what is beyond it goes to files "
+                     "(default: a quarter of the memory limit)")
+        ->transform(CLI::AsSizeValue(/*kb_is_1000=*/true));
+  }
   run->add_option("--checkpoints", flags.checkpoints,
                   "Folder to resume from and to write checkpoints to (default: OUT.checkpoints)");
   run->add_option("--events-fd", flags.events_fd,
                   "Write events to this descriptor as length-delimited qaas.v1.EngineEvent");
+  plan->add_flag("--json", flags.json, "Print one JSON object instead of a table");
 
   qaas::EvaluateOptions options;
   bool json = false;
@@ -295,8 +353,8 @@ int main(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {  // --help and --version too
     return app.exit(error) == 0 ? qaas::kExitOk : qaas::kExitCaller;
   }
-  if (run->parsed() && flags.spec.empty() && flags.job.empty()) {
-    std::cerr << "run: one of --spec and --job is required\n";
+  if (!eval->parsed() && flags.spec.empty() && flags.job.empty()) {
+    std::cerr << (run->parsed() ? "run" : "plan") << ": one of --spec and --job is required\n";
     return qaas::kExitCaller;
   }
 
@@ -305,6 +363,7 @@ int main(int argc, char** argv) {
   const qaas::StopOnSignals stop_on_signals(stop);
   std::signal(SIGPIPE, SIG_IGN);
   at::set_num_threads(threads);
+  if (plan->parsed()) return qaas::plan(flags);
   return run->parsed()
              ? qaas::run(flags, stop.get_token())
              : qaas::evaluate(options,

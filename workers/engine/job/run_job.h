@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <stop_token>
 #include <vector>
@@ -11,7 +12,7 @@
 
 namespace qaas {
 
-/// What a run reads and writes.
+/// What a run reads, writes and keeps in memory of what it could write.
 struct RunFolders {
   std::filesystem::path model;
   std::filesystem::path calibration;  ///< dataset folder or file; empty where the job reads none
@@ -20,6 +21,8 @@ struct RunFolders {
   std::vector<std::filesystem::path> tasks;  ///< as spec.tasks: folders, or single .jsonl files
   std::filesystem::path out;                 ///< created; receives the artifact
   std::filesystem::path checkpoints;         ///< created; read first, so that a run resumes
+  /// Activations of block-wise stages beyond this many bytes go to nameless files in `checkpoints`.
+  int64_t cache_bytes = int64_t{1} << 30;
 };
 
 /// Runs one job from spec to evaluated artifact: the method's recipe of stages. `job.spec` is

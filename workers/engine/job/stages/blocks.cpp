@@ -5,6 +5,7 @@
 #include "workers/engine/job/stage_options.h"
 #include "workers/engine/job/stages/stages.h"
 #include "workers/engine/job/work_units.h"
+#include "workers/engine/model/activation_cache.h"
 #include "workers/engine/train/block_ap.h"
 
 namespace qaas::stages {
@@ -86,11 +87,18 @@ absl::Status quantize_blocks(JobState& state) {
   // The streams are needed up to the last block that is still to be quantized.
   int64_t streamed = stream_passes(state.spec) > 0 ? blocks : 0;
   while (streamed > 0 && state.blocks.has(Stage::kBlockTraining, streamed - 1)) --streamed;
+  ActivationCache cache(state.folders.checkpoints, state.folders.cache_bytes);
   Streams streams;
   if (streamed > 0) {
     streams.rope = make_rope_table(state.config(), state.inputs.calibration.size(1));
-    streams.full = embed(state.ends, state.inputs.calibration);
-    streams.quantized = streams.full;
+    for (torch::Tensor* stream : {&streams.full, &streams.quantized}) {
+      const torch::Tensor& ids = state.inputs.calibration;
+      absl::StatusOr<torch::Tensor> empty =
+          cache.empty({ids.size(0), ids.size(1), state.config().hidden_size}, torch::kFloat32);
+      if (!empty.ok()) return empty.status();
+      *stream = *std::move(empty);
+      embed_into(state.ends, ids, *stream);
+    }
   }
   v1::StageScore stage;
   stage.set_stage("block_ap");
@@ -102,7 +110,7 @@ absl::Status quantize_blocks(JobState& state) {
     if (i < streamed) {
       absl::StatusOr<DecoderBlock> dense = dense_block(*state.source, i);
       if (!dense.ok()) return dense.status();
-      streams.full = run_block(*dense, streams.full, streams.rope, state.compute);
+      run_block_into(*dense, streams.full, streams.full, streams.rope, state.compute);
       state.reporter.meter().add(unit);
     }
     // 2. The block, unless an earlier attempt left it.
@@ -118,7 +126,7 @@ absl::Status quantize_blocks(JobState& state) {
       if (!finished.ok()) return finished.status();
       absl::StatusOr<DecoderBlock> packed = packed_block(state, i, *finished);
       if (!packed.ok()) return packed.status();
-      streams.quantized = run_block(*packed, streams.quantized, streams.rope, state.compute);
+      run_block_into(*packed, streams.quantized, streams.quantized, streams.rope, state.compute);
     }
     if (i < streamed) state.reporter.meter().add(unit);
     // The stage's rate counts all of a block's work, targets and advancing included.
