@@ -50,7 +50,6 @@ planned=$(/usr/bin/python3 -c 'import json, sys; print(json.load(sys.stdin)["mem
   --memory-limit $((budget * 1000000)) > "$work/log" 2>&1 || { tail -20 "$work/log"; exit 1; }
 
 weights=$(du -bc "$work"/model/*.safetensors | tail -1 | cut -f1)
-read -r _ < "$work/peak"
 value() { sed "s/.*$1=\([0-9.]*\).*/\1/" "$work/peak"; }
 echo "weights_mb=$((weights / 1000000)) budget_mb=$budget" \
   "peak_anonymous_mb=$(($(value peak_anonymous) / 1000000))" \

@@ -74,8 +74,11 @@ int64_t free_bytes(std::filesystem::path path) {
 
 absl::Status refuse(const std::vector<FieldViolation>& violations) {
   if (violations.empty()) return absl::OkStatus();
-  return absl::InvalidArgumentError(
-      absl::StrCat(violations.front().field, ": ", violations.front().description));
+  std::string text;
+  for (const FieldViolation& violation : violations) {
+    absl::StrAppend(&text, text.empty() ? "" : "; ", violation.field, ": ", violation.description);
+  }
+  return absl::InvalidArgumentError(text);
 }
 
 double passes_over_calibration(const v1::JobSpec& spec) {
