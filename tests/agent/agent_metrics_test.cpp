@@ -51,6 +51,7 @@ TEST(AgentMetrics, NamesAndLabelsStayAsTheyAre) {
                        "qaas_worker_phase phase=exporting",
                        "qaas_worker_phase phase=idle",
                        "qaas_worker_phase phase=loading",
+                       "qaas_worker_phase phase=preparing",
                        "qaas_worker_phase phase=publishing",
                        "qaas_worker_phase phase=working",
                        "qaas_worker_rescues_total",
