@@ -105,6 +105,11 @@ std::vector<uint8_t> group_results(const GroupKernels& kernels, int bits, int64_
   kernels.scale_gradient_bf16(shape, packed.data(), zero.data(), grad_half.data(),
                               grad_scale.data());
   append(bytes, grad_scale);
+  kernels.zero_point_gradient_f32(shape, scale.data(), grad.data(), grad_zero.data());
+  append(bytes, grad_zero);
+  kernels.zero_point_gradient_bf16(shape, scale.data(), grad_half.data(), grad_zero.data());
+  append(bytes, grad_zero);
+  append(bytes, std::vector<float>{kernels.sum_of_squares(grad.data(), size - 3)});
   std::vector<float> first(size), second(size);
   const AdamWFactors factors{.decay = 0.999f,
                              .beta1 = 0.9f,

@@ -228,6 +228,42 @@ TEST_P(EveryGrid, PackedScaleGradientIsTheSumOverTheGroup) {
   EXPECT_EQ(got, got16);
 }
 
+TEST_P(EveryGrid, PackedZeroPointGradientIsMinusTheScaleTimesTheSumOverTheGroup) {
+  std::vector<float> got(problem_.groups()), got16(problem_.groups());
+  packed_zero_point_gradient(problem_.shape, problem_.scale.data(), problem_.grad.data(),
+                             got.data(), 1);
+  packed_zero_point_gradient(problem_.shape, problem_.scale.data(), problem_.grad_bf16.data(),
+                             got16.data(), 1);
+  std::vector<double> want(problem_.groups()), magnitude(problem_.groups());
+  for (int64_t i = 0; i < problem_.size(); ++i) {
+    const int64_t g = problem_.group_of(i);
+    const double term = -double{problem_.scale[g]} * double{problem_.grad[i]};
+    want[g] += term;
+    magnitude[g] += std::abs(term);
+  }
+  for (int64_t g = 0; g < problem_.groups(); ++g) {
+    EXPECT_NEAR(got[g], want[g], 1e-6 * magnitude[g] + 1e-7) << g;
+  }
+  EXPECT_EQ(got, got16);
+}
+
+TEST(QuantizationKernels, SumOfSquaresIsThatOfDoublesWhateverTheThreads) {
+  std::vector<float> values(100001);
+  double want = 0;
+  for (size_t i = 0; i < values.size(); ++i) {
+    values[i] = 1e-3f * static_cast<float>(i % 977) - 0.4f;
+    want += double{values[i]} * double{values[i]};
+  }
+  const auto sum = [&](int threads) {
+    return sum_of_squares(values.data(), static_cast<int64_t>(values.size()), threads);
+  };
+  EXPECT_NEAR(sum(1), want, 1e-5 * want);
+  for (const int threads : {2, 3, 8}) EXPECT_EQ(sum(threads), sum(1));
+  values[70000] = NAN;
+  EXPECT_FALSE(std::isfinite(sum(1)));
+  EXPECT_EQ(sum_of_squares(values.data(), 0, 1), 0);
+}
+
 TEST(QuantizationKernels, ThreadCountDoesNotChangeAByte) {
   const Problem problem({512, 288, 96, 3}, 5);
   const std::vector<uint32_t> packed = problem.packed();

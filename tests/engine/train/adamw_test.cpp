@@ -92,5 +92,17 @@ TEST(AdamW, GradientsAreScaledToTheClipNormOverAllGroups) {
   EXPECT_TRUE(is_near(moved(0.35), -gradient / 20, 1e-4));
 }
 
+TEST(AdamW, AGradientThatIsNotFiniteUpdatesNothing) {
+  const torch::Tensor good = parameter({8}, 6), bad = parameter({8}, 7), before = good.clone();
+  AdamW optimizer;
+  optimizer.add_group({good, bad}, {.learning_rate = 0.1});
+  leave_gradient(good, torch::ones({8}));
+  leave_gradient(bad, torch::full({8}, std::numeric_limits<float>::infinity()));
+  EXPECT_FALSE(std::isfinite(optimizer.step(1.0, 0.5)));
+  EXPECT_TRUE(same_bits(good.detach(), before));
+  leave_gradient(good, torch::full({8}, 2.0));
+  EXPECT_NEAR(optimizer.step(1.0, 0), std::sqrt(32.0), 1e-5);
+}
+
 }  // namespace
 }  // namespace qaas

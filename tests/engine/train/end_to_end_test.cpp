@@ -49,7 +49,7 @@ class EndToEndTest : public ::testing::Test {
   absl::StatusOr<TrainingReport> train(
       std::vector<DecoderBlock>& blocks, const EndToEndOptions& options,
       const StepSink& sink = [](const TrainingStep&) {}, std::stop_token stop = {}) const {
-    return train_end_to_end(ends_, blocks, ids_, rope_, options, sink, stop);
+    return train_end_to_end(ends_, blocks, ids_, rope_, options, nullptr, {}, sink, stop);
   }
 
   static std::vector<torch::Tensor> scales(const std::vector<DecoderBlock>& blocks) {

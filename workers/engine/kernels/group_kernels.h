@@ -27,6 +27,9 @@ struct AdamWFactors {
   float epsilon = 0;
 };
 
+/// Values whose squares are summed in float32 before the sums are added in double.
+constexpr int64_t kSquaresAtATime = 4096;
+
 struct GroupKernels {
   void (*effective_qparams)(const float* scale, const float* zero_point, int64_t count, int bits,
                             float* effective_scale, float* effective_zero_point);
@@ -56,6 +59,12 @@ struct GroupKernels {
                              const float* grad, float* grad_scale);
   void (*scale_gradient_bf16)(const Groups&, const uint8_t* packed, const float* zero_point,
                               const Bfloat16Bits* grad, float* grad_scale);
+  void (*zero_point_gradient_f32)(const Groups&, const float* scale, const float* grad,
+                                  float* grad_zero_point);
+  void (*zero_point_gradient_bf16)(const Groups&, const float* scale, const Bfloat16Bits* grad,
+                                   float* grad_zero_point);
+  /// Sum of squares of up to kSquaresAtATime values.
+  float (*sum_of_squares)(const float* values, int64_t count);
   void (*adamw)(const AdamWFactors&, int64_t count, float* parameter, const float* gradient,
                 float* first_moment, float* second_moment);
   void (*f32_to_bf16)(const float* from, int64_t count, Bfloat16Bits* to);

@@ -274,6 +274,36 @@ void scale_gradient_loop(const Groups& shape, const uint8_t* packed, const float
   }
 }
 
+template <class Grad>
+void zero_point_gradient_loop(const Groups& shape, const float* scale, const Grad* grad,
+                              float* grad_zero_point) {
+  for (int64_t g = 0; g < shape.groups; ++g) {
+    Floats sum[kParts] = {};
+    for (int64_t i = 0; i < shape.group_size; i += kLanes) {
+      const Grad* at = grad + g * shape.group_size + i;
+      for (int p = 0; p < kParts; ++p) sum[p] += load(at + p * kWidth);
+    }
+    grad_zero_point[g] = -scale[g] * sum_lanes(sum);
+  }
+}
+
+float sum_of_squares_loop(const float* values, int64_t count) {
+  Floats sum[kParts] = {};
+  const auto run = [&](const float* from) {
+    for (int p = 0; p < kParts; ++p) {
+      const Floats x = load(from + p * kWidth);
+      sum[p] += x * x;
+    }
+  };
+  for_each_run(
+      count, [&](int64_t i) { run(values + i); },
+      [&](int64_t i, int n) {
+        const PaddedRun<float> last(values + i, n);
+        run(last.values);
+      });
+  return sum_lanes(sum);
+}
+
 void adamw_loop(const AdamWFactors& f, int64_t count, float* parameter, const float* gradient,
                 float* first_moment, float* second_moment) {
   const auto one_vector = [&](float* p_at, const float* g_at, float* m_at, float* v_at) {
@@ -326,6 +356,9 @@ constexpr GroupKernels make_group_kernels() {
       .dequantize_bf16 = dequantize_loop<Bfloat16Bits>,
       .scale_gradient_f32 = scale_gradient_loop<float>,
       .scale_gradient_bf16 = scale_gradient_loop<Bfloat16Bits>,
+      .zero_point_gradient_f32 = zero_point_gradient_loop<float>,
+      .zero_point_gradient_bf16 = zero_point_gradient_loop<Bfloat16Bits>,
+      .sum_of_squares = sum_of_squares_loop,
       .adamw = adamw_loop,
       .f32_to_bf16 = convert_loop<float, Bfloat16Bits>,
       .bf16_to_f32 = convert_loop<Bfloat16Bits, float>,

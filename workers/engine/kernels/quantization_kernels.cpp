@@ -4,6 +4,7 @@
 #include <bit>
 #include <cassert>
 #include <cmath>
+#include <vector>
 
 #include "workers/engine/kernels/group_kernels.h"
 #include "workers/engine/kernels/instruction_set.h"
@@ -138,6 +139,41 @@ void packed_scale_gradient(const GroupedMatrix& shape, const uint32_t* packed,
                       best_group_kernels().scale_gradient_bf16(part, bytes, zero_point + group,
                                                                grad + at, grad_scale + group);
                     });
+}
+
+void packed_zero_point_gradient(const GroupedMatrix& shape, const float* scale, const float* grad,
+                                float* grad_zero_point, int threads) {
+  assert(shape.group_size % 16 == 0);
+  for_groups(shape, threads, [&](const Groups& part, int64_t group, int64_t at) {
+    best_group_kernels().zero_point_gradient_f32(part, scale + group, grad + at,
+                                                 grad_zero_point + group);
+  });
+}
+
+void packed_zero_point_gradient(const GroupedMatrix& shape, const float* scale,
+                                const Bfloat16Bits* grad, float* grad_zero_point, int threads) {
+  assert(shape.group_size % 16 == 0);
+  for_groups(shape, threads, [&](const Groups& part, int64_t group, int64_t at) {
+    best_group_kernels().zero_point_gradient_bf16(part, scale + group, grad + at,
+                                                  grad_zero_point + group);
+  });
+}
+
+double sum_of_squares(const float* values, int64_t count, int threads) {
+  // One partial sum per piece, added in order: the cuts between threads do not show.
+  const int64_t pieces = (count + kSquaresAtATime - 1) / kSquaresAtATime;
+  std::vector<float> partial(static_cast<size_t>(pieces));
+  parallel_ranges(pieces, kElementsPerThread / kSquaresAtATime, threads,
+                  [&](int64_t begin, int64_t end) {
+                    for (int64_t i = begin; i < end; ++i) {
+                      const int64_t at = i * kSquaresAtATime;
+                      partial[static_cast<size_t>(i)] = best_group_kernels().sum_of_squares(
+                          values + at, std::min(kSquaresAtATime, count - at));
+                    }
+                  });
+  double sum = 0;
+  for (const float part : partial) sum += static_cast<double>(part);
+  return sum;
 }
 
 void adamw_step(const AdamW& options, int64_t count, float* parameter, const float* gradient,

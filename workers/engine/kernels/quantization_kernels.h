@@ -74,6 +74,16 @@ void packed_scale_gradient(const GroupedMatrix& shape, const uint32_t* packed,
                            const float* zero_point, const Bfloat16Bits* grad, float* grad_scale,
                            int threads);
 
+/// d loss / d zero point of a packed projection, whose codes are fixed: per group, -scale times the
+/// sum of grad. cols and group_size as unpack_dequantize. Writes.
+void packed_zero_point_gradient(const GroupedMatrix& shape, const float* scale, const float* grad,
+                                float* grad_zero_point, int threads);
+void packed_zero_point_gradient(const GroupedMatrix& shape, const float* scale,
+                                const Bfloat16Bits* grad, float* grad_zero_point, int threads);
+
+/// Sum of squares, in double from float32 sums of a few thousand: not finite if a value is not.
+double sum_of_squares(const float* values, int64_t count, int threads);
+
 struct AdamW {
   float learning_rate = 0;
   float beta1 = 0.9f;

@@ -5,7 +5,7 @@
 
 namespace qaas {
 
-/// A projection whose codes are fixed: packed words, zero points and trainable scales. The dense
+/// A projection whose codes are fixed: packed words, trainable scales and zero points. The dense
 /// weight exists only during a product.
 class PackedProjection : public Projection {
  public:
@@ -19,14 +19,20 @@ class PackedProjection : public Projection {
   /// as effective_scale() rounds them.
   const torch::Tensor& scale() const { return scale_; }
 
-  /// The weight with the scales as they are now.
+  /// Master zero points, float32 [out, groups], used as effective_zero_point() rounds them; those
+  /// of a symmetric grid must stay as they are.
+  const torch::Tensor& zero_point() const { return zero_point_; }
+
+  bool symmetric() const { return weight_.symmetric; }
+
+  /// The weight with the scales and zero points as they are now.
   QuantizedWeight to_quantized_weight() const;
 
  private:
-  QuantizedWeight weight_;  // scales: as given; the live ones are scale_
-  torch::Tensor packed_;    // [out, words] int32
-  torch::Tensor zero_;      // [out, groups] float32
-  torch::Tensor scale_;     // [out, groups] float32
+  QuantizedWeight weight_;    // qparams: as given; the live ones are scale_ and zero_point_
+  torch::Tensor packed_;      // [out, words] int32
+  torch::Tensor scale_;       // [out, groups] float32
+  torch::Tensor zero_point_;  // [out, groups] float32
 };
 
 }  // namespace qaas

@@ -20,6 +20,12 @@ void adamw_reference(const AdamWOptions& options, double learning_rate, int64_t 
   parameter.addcdiv_(first, denominator, -learning_rate / correction1);
 }
 
+double sum_of_squares(const torch::Tensor& gradient) {
+  if (!gradient.is_cpu()) return gradient.square().sum(torch::kFloat64).item<double>();
+  const torch::Tensor dense = gradient.contiguous();
+  return kernels::sum_of_squares(dense.data_ptr<float>(), dense.numel(), at::get_num_threads());
+}
+
 }  // namespace
 
 void AdamW::add_group(const std::vector<torch::Tensor>& parameters, const AdamWOptions& options) {
@@ -32,21 +38,21 @@ void AdamW::add_group(const std::vector<torch::Tensor>& parameters, const AdamWO
   }
 }
 
-void AdamW::step(double learning_rate_factor, double clip_norm) {
+double AdamW::step(double learning_rate_factor, double clip_norm) {
   const torch::NoGradGuard no_grad;
+  double square = 0;
+  for (const Slot& slot : slots_) {
+    if (slot.parameter.grad().defined()) square += sum_of_squares(slot.parameter.grad());
+  }
+  const double norm = std::sqrt(square);
+  if (!std::isfinite(norm)) {
+    for (Slot& slot : slots_) slot.parameter.mutable_grad().reset();
+    return norm;
+  }
   ++steps_;
-  if (clip_norm > 0) {
-    double square = 0;
+  if (clip_norm > 0 && norm > clip_norm) {
     for (const Slot& slot : slots_) {
-      if (slot.parameter.grad().defined()) {
-        square += slot.parameter.grad().square().sum(torch::kFloat64).item<double>();
-      }
-    }
-    const double norm = std::sqrt(square);
-    if (norm > clip_norm) {
-      for (const Slot& slot : slots_) {
-        if (slot.parameter.grad().defined()) slot.parameter.grad().mul_(clip_norm / norm);
-      }
+      if (slot.parameter.grad().defined()) slot.parameter.grad().mul_(clip_norm / norm);
     }
   }
   for (Slot& slot : slots_) {
@@ -70,6 +76,7 @@ void AdamW::step(double learning_rate_factor, double clip_norm) {
     }
     gradient.reset();
   }
+  return norm;
 }
 
 void AdamW::finish() {

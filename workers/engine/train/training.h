@@ -18,9 +18,12 @@ using StepSink = std::function<void(const TrainingStep&)>;
 /// What a stage did.
 struct TrainingReport {
   std::vector<double> losses;  ///< one a step
-  /// Before training and after each epoch, on held-out windows; empty without any.
+  /// Before training and after each epoch (or every so many steps), on held-out windows; empty
+  /// without any.
   std::vector<double> validation_losses;
+  std::vector<int64_t> validation_steps;  ///< end to end: steps done at each of them
   int64_t kept_epoch = 0;  ///< whose parameters were kept, 0 the start: the last, or the best
+  int64_t kept_step = 0;   ///< end to end: the same, in steps
   double seconds = 0;
   int64_t tokens = 0;  ///< token passes
 

@@ -57,10 +57,11 @@ absl::Status train_end_to_end(JobState& state, const v1::EndToEndOptions& option
         std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
     state.reporter.progress(std::move(progress));
   };
-  const absl::StatusOr<TrainingReport> trained = qaas::train_end_to_end(
-      state.ends, blocks, state.inputs.calibration,
-      make_rope_table(state.config(), state.inputs.calibration.size(1)),
-      end_to_end_options(options, state.spec.seed(), state.compute), on_step, state.stop);
+  const absl::StatusOr<TrainingReport> trained =
+      qaas::train_end_to_end(state.ends, blocks, state.inputs.calibration,
+                             make_rope_table(state.config(), state.inputs.calibration.size(1)),
+                             end_to_end_options(options, state.spec.seed(), state.compute), nullptr,
+                             {}, on_step, state.stop);
   if (!trained.ok()) return trained.status();
   v1::TrainingCurve curve = training_curve(name, *trained);
   for (int64_t i = 0; i < count; ++i) {
