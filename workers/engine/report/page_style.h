@@ -83,6 +83,9 @@ table{border-collapse:collapse;width:100%;font-size:14px;font-variant-numeric:ta
 caption{text-align:left;color:var(--soft);font-size:13px;padding-bottom:4px}
 th,td{padding:5px 10px;border-bottom:1px solid var(--grid);text-align:right;white-space:nowrap}
 th:first-child,td:first-child{text-align:left;padding-left:0;white-space:normal}
+thead tr+tr th:first-child{text-align:right;padding-left:10px}
+.tight th,.tight td{padding:5px 7px;font-size:13.5px}
+th[colspan]{text-align:center}
 thead th{color:var(--soft);font-weight:600;font-size:13px;border-bottom-color:var(--axis)}
 tbody th{font-weight:500}
 tr.strong th,tr.strong td{font-weight:650}

@@ -34,10 +34,7 @@ std::vector<Scored> models_of(const v1::Evaluation& e) {
         {"after " + stage_name(e.stages(i).stage()), e.stages(i).score(), Tone::kStage});
   }
   if (e.has_quantized()) {
-    const std::string last =
-        e.stages_size() > 0 ? stage_name(e.stages(e.stages_size() - 1).stage()) : "";
-    models.push_back(
-        {last.empty() ? "Final" : "Final, after " + last, e.quantized(), Tone::kFinal});
+    models.push_back({"Final", e.quantized(), Tone::kFinal});
   }
   return models;
 }
@@ -99,6 +96,11 @@ Interval accuracy_mark(const std::string& name, Tone tone, double value, double 
           .high = 100 * (value + error),
           .tone = tone,
           .label = absl::StrCat(name, ": ", percent(value), " ± ", percent(error))};
+}
+
+/// In per cent: "31.2 ± 0.95".
+std::string accuracy_cell(double value, double error) {
+  return with_error(number(100 * value, 3), 100 * error);
 }
 
 /// Predicted and measured rise of the loss.
@@ -178,21 +180,23 @@ std::string task_section(const v1::RunReport& run) {
   std::string body;
   for (const v1::TaskScore& task : e.tasks()) {
     IntervalRow& row = rows.emplace_back(IntervalRow{.label = task.task()});
+    absl::StrAppend(&body, "<tr><th scope=\"row\">", escaped(task.task()), "<br/><small>",
+                    whole(task.questions()), " questions</small></th>");
     const auto add = [&](const char* name, bool present, const v1::TaskAccuracy& accuracy,
                          Tone tone) {
-      if (!present) return std::string("<td>–</td><td>–</td>");
+      if (!present) {
+        body += "<td>–</td><td>–</td>";
+        return;
+      }
       row.marks.push_back(accuracy_mark(name, tone, accuracy.acc(), accuracy.acc_stderr()));
-      return absl::StrCat("<td>", percent(accuracy.acc()), " <small>± ",
-                          number(100 * accuracy.acc_stderr(), 2), "</small></td><td>",
-                          percent(accuracy.acc_norm()), " <small>± ",
-                          number(100 * accuracy.acc_norm_stderr(), 2), "</small></td>");
+      absl::StrAppend(&body, "<td>", accuracy_cell(accuracy.acc(), accuracy.acc_stderr()),
+                      "</td><td>", accuracy_cell(accuracy.acc_norm(), accuracy.acc_norm_stderr()),
+                      "</td>");
     };
-    absl::StrAppend(&body, "<tr><th scope=\"row\">", escaped(task.task()), "<br/><small>",
-                    whole(task.questions()), " questions</small></th>",
-                    add("Original", task.has_original(), task.original(), Tone::kOriginal),
-                    add("Round to nearest", task.has_round_to_nearest(), task.round_to_nearest(),
-                        Tone::kBaseline),
-                    add("Final", task.has_quantized(), task.quantized(), Tone::kFinal), "</tr>");
+    add("Original", task.has_original(), task.original(), Tone::kOriginal);
+    add("Round to nearest", task.has_round_to_nearest(), task.round_to_nearest(), Tone::kBaseline);
+    add("Final", task.has_quantized(), task.quantized(), Tone::kFinal);
+    body += "</tr>";
   }
   return absl::StrCat(
       "<section><h2>Tasks</h2><p class=\"lead\">Zero-shot multiple choice: share of questions "
@@ -204,11 +208,11 @@ std::string task_section(const v1::RunReport& run) {
       "</span> <span class=\"key\"><span class=\"key-dot bg-baseline\"></span>Round to "
       "nearest</span> "
       "<span class=\"key\"><span class=\"key-dot bg-final\"></span>Final</span></p>"
-      "<div class=\"table\"><table><thead><tr><th rowspan=\"2\" scope=\"col\">Task</th>"
+      "<div class=\"table tight\"><table><thead><tr><th rowspan=\"2\" scope=\"col\">Task</th>"
       "<th colspan=\"2\" scope=\"colgroup\">Original</th><th colspan=\"2\" "
       "scope=\"colgroup\">Rounded</th><th colspan=\"2\" scope=\"colgroup\">Final</th></tr><tr>",
-      "<th scope=\"col\">acc</th><th scope=\"col\">acc_norm</th><th scope=\"col\">acc</th><th "
-      "scope=\"col\">acc_norm</th><th scope=\"col\">acc</th><th scope=\"col\">acc_norm</th></tr>"
+      "<th scope=\"col\">acc, %</th><th scope=\"col\">norm, %</th><th scope=\"col\">acc, %</th><th "
+      "scope=\"col\">norm, %</th><th scope=\"col\">acc, %</th><th scope=\"col\">norm, %</th></tr>"
       "</thead><tbody>",
       body, "</tbody></table></div></section>");
 }
@@ -219,11 +223,11 @@ std::string forecast_section(const v1::RunReport& run) {
   if (!run.job().has_forecast() || !run.has_evaluation()) return "";
   std::vector<IntervalRow> rows;
   if (forecast.quantized().has_error()) {
-    rows.push_back(forecast_row("This job", forecast.quantized(), e.measured_error(),
+    rows.push_back(forecast_row("this job", forecast.quantized(), e.measured_error(),
                                 e.quantized().loss_difference_stderr(), Tone::kFinal));
   }
   if (forecast.round_to_nearest().has_error() && e.has_round_to_nearest()) {
-    rows.push_back(forecast_row("Round to nearest", forecast.round_to_nearest(),
+    rows.push_back(forecast_row("plain rounding", forecast.round_to_nearest(),
                                 e.round_to_nearest().loss() - e.original().loss(),
                                 e.round_to_nearest().loss_difference_stderr(), Tone::kBaseline));
   }

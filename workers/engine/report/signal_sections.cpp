@@ -150,7 +150,7 @@ std::string signal_section(const v1::RunReport& run) {
   std::string html = absl::StrCat(
       "<section class=\"long\"><h2>Projections</h2><p class=\"lead\">Measured on ",
       whole(signals.windows()), " calibration windows of ", whole(signals.sequence_length()),
-      " tokens. Dark cells need care; point at one for its numbers.",
+      " tokens. Cells near the right end of a legend need care; point at one for its numbers.",
       frozen ? " <span class=\"key-frame\"></span>A framed projection was frozen: training held it "
                "at its post-training values."
              : "",
