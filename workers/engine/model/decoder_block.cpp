@@ -80,6 +80,12 @@ torch::Tensor AttentionImpl::forward(const torch::Tensor& x, int64_t batch, cons
   return o_proj_->forward(mixed);
 }
 
+torch::Tensor AttentionImpl::decode(const torch::Tensor& x, const RopeTable& rope,
+                                    KeyValueCache& cache) {
+  return o_proj_->forward(
+      attend_next(q_proj_->forward(x), k_proj_->forward(x), v_proj_->forward(x), rope, cache));
+}
+
 void AttentionImpl::rewrite_projections(const ProjectionRewrite& rewrite) {
   rewrite_child(*this, "self_attn", "q_proj", rewrite, q_proj_);
   rewrite_child(*this, "self_attn", "k_proj", rewrite, k_proj_);
@@ -131,6 +137,13 @@ torch::Tensor DecoderBlockImpl::forward(const torch::Tensor& x, const RopeTable&
   residual = residual + attention_->forward(input_norm_->forward(residual, compute), batch, rope);
   residual = residual + mlp_->forward(post_attention_norm_->forward(residual, compute));
   return residual.view(x.sizes());
+}
+
+torch::Tensor DecoderBlockImpl::decode(const torch::Tensor& x, const RopeTable& rope,
+                                       torch::ScalarType compute, KeyValueCache& cache) {
+  const torch::Tensor residual =
+      x + attention_->decode(input_norm_->forward(x, compute), rope, cache);
+  return residual + mlp_->forward(post_attention_norm_->forward(residual, compute));
 }
 
 void DecoderBlockImpl::rewrite_projections(const ProjectionRewrite& rewrite) {

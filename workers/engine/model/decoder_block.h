@@ -9,6 +9,7 @@
 #include <torch/torch.h>
 
 #include "storage/checkpoint/model_config.h"
+#include "workers/engine/model/key_value_cache.h"
 #include "workers/engine/model/projection.h"
 
 namespace qaas {
@@ -56,6 +57,8 @@ class AttentionImpl : public torch::nn::Module {
   AttentionImpl(const ModelConfig& config, const BlockParts& parts);
   /// x: [batch * seq, dim] in the compute type → same.
   torch::Tensor forward(const torch::Tensor& x, int64_t batch, const RopeTable& rope);
+  /// The next position alone. x: [batch, dim] in the compute type → same. Not differentiable.
+  torch::Tensor decode(const torch::Tensor& x, const RopeTable& rope, KeyValueCache& cache);
   void rewrite_projections(const ProjectionRewrite& rewrite);
   void append_projections(std::vector<NamedProjection>& out) const;
 
@@ -87,6 +90,11 @@ class DecoderBlockImpl : public torch::nn::Module {
 
   /// x: [batch, seq, dim] float32 residual stream → same. Products run in `compute`.
   torch::Tensor forward(const torch::Tensor& x, const RopeTable& rope, torch::ScalarType compute);
+
+  /// What forward gives for the position behind those in `cache`, which it joins. x: [batch, dim]
+  /// float32 residual stream of that position → same. Not differentiable.
+  torch::Tensor decode(const torch::Tensor& x, const RopeTable& rope, torch::ScalarType compute,
+                       KeyValueCache& cache);
 
   /// Replaces every projection, in model order (q, k, v, o, gate, up, down), keeping names.
   void rewrite_projections(const ProjectionRewrite& rewrite);

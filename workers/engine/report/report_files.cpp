@@ -30,7 +30,11 @@ absl::Status write_report(const v1::RunReport& run, const std::filesystem::path&
   const absl::StatusOr<std::string> json = report_json(run);
   if (!json.ok()) return json.status();
   const absl::Status status = write_file(folder / kReportJsonFile, *json);
-  return status.ok() ? write_file(folder / kReportPageFile, report_html(run)) : status;
+  return status.ok() ? write_report_page(run, folder) : status;
+}
+
+absl::Status write_report_page(const v1::RunReport& run, const std::filesystem::path& folder) {
+  return write_file(folder / kReportPageFile, report_html(run));
 }
 
 absl::StatusOr<v1::RunReport> read_report(const std::filesystem::path& folder) {

@@ -20,6 +20,9 @@ absl::StatusOr<std::string> report_json(const google::protobuf::Message& message
 /// whole. kResourceExhausted when the disk is full; kUnavailable for other failures.
 absl::Status write_report(const v1::RunReport& run, const std::filesystem::path& folder);
 
+/// Writes report.html alone.
+absl::Status write_report_page(const v1::RunReport& run, const std::filesystem::path& folder);
+
 /// The report in `folder`'s report.json. Fields this version does not know are passed over.
 /// kNotFound where there is none; kInvalidArgument, naming the file, where it is not one.
 absl::StatusOr<v1::RunReport> read_report(const std::filesystem::path& folder);
