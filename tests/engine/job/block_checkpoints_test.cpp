@@ -147,5 +147,65 @@ TEST_F(BlockCheckpointsTest, GridsThatDoNotFitTheTensorsAreRefused) {
   }
 }
 
+EndToEndState random_state() {
+  torch::manual_seed(4);
+  return {.step = 3,
+          .losses = {1.0 / 3, 0.1, 1e-300},
+          .validation_losses = {2.0 / 3, 0.2},
+          .validation_steps = {0, 2},
+          .tensors = {{"parameter/block.0.mlp.up_proj.scale", torch::randn({4, 2})},
+                      {"first_moment/final_norm", torch::randn({5})}}};
+}
+
+TEST_F(BlockCheckpointsTest, AStateIsLoadedBitForBitAndTheLatestReplacesTheOneBefore) {
+  EndToEndState state = random_state();
+  QAAS_ASSERT_OK_AND_ASSIGN(const auto none, checkpoints_.load_state());
+  EXPECT_FALSE(none.has_value());
+  ASSERT_THAT(checkpoints_.save_state({}), IsOk());
+  QAAS_ASSERT_OK_AND_ASSIGN(const std::string name, checkpoints_.save_state(state));
+  EXPECT_EQ(name, "end-to-end-state.safetensors");
+  QAAS_ASSERT_OK_AND_ASSIGN(const auto loaded, checkpoints_.load_state());
+  ASSERT_TRUE(loaded.has_value());
+  EXPECT_FALSE(loaded->other_host);
+  EXPECT_EQ(loaded->state.step, state.step);
+  EXPECT_EQ(loaded->state.losses, state.losses);
+  EXPECT_EQ(loaded->state.validation_losses, state.validation_losses);
+  EXPECT_EQ(loaded->state.validation_steps, state.validation_steps);
+  ASSERT_EQ(loaded->state.tensors.size(), state.tensors.size());
+  for (const auto& [tensor, values] : state.tensors) {
+    EXPECT_TRUE(testing::same_bits(loaded->state.tensors.at(tensor), values)) << tensor;
+  }
+}
+
+TEST_F(BlockCheckpointsTest, AStateOfOtherWorkOrAnotherHostIsToldApart) {
+  ASSERT_THAT(checkpoints_.save_state(random_state()), IsOk());
+  const BlockCheckpoints work(folder_.path(), {.fingerprint = "g", .host = "h"});
+  QAAS_ASSERT_OK_AND_ASSIGN(const auto other_work, work.load_state());
+  EXPECT_FALSE(other_work.has_value());
+  const BlockCheckpoints host(folder_.path(), {.fingerprint = "f", .host = "elsewhere"});
+  QAAS_ASSERT_OK_AND_ASSIGN(const auto other_host, host.load_state());
+  ASSERT_TRUE(other_host.has_value());
+  EXPECT_TRUE(other_host->other_host);
+}
+
+TEST_F(BlockCheckpointsTest, EveryTruncatedStateIsRefusedByName) {
+  QAAS_ASSERT_OK_AND_ASSIGN(const std::string name, checkpoints_.save_state(random_state()));
+  const std::string whole = read_file(folder_ / name);
+  for (size_t size = 0; size < whole.size(); size += size < 16 ? 1 : 37) {
+    folder_.write(name, whole.substr(0, size));
+    ASSERT_THAT(checkpoints_.load_state(),
+                StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr(name)))
+        << size << " bytes";
+  }
+}
+
+TEST_F(BlockCheckpointsTest, AStateWhoseLossesDoNotFitItsStepIsRefused) {
+  EndToEndState state = random_state();
+  state.step = 4;
+  ASSERT_THAT(checkpoints_.save_state(state), IsOk());
+  EXPECT_THAT(checkpoints_.load_state(),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("step '4'")));
+}
+
 }  // namespace
 }  // namespace qaas

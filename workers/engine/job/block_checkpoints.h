@@ -10,12 +10,14 @@
 
 #include "qaas/v1/measurements.pb.h"
 #include "workers/engine/quant/quantized_block.h"
+#include "workers/engine/train/end_to_end.h"
 
 namespace qaas {
 
-/// Files from which a later attempt resumes: one per finished block ("block-0003.safetensors") and
-/// one per block after end-to-end training ("end-to-end-0003.safetensors"). Each is written whole,
-/// synced and renamed, and carries the fingerprint of the work it belongs to.
+/// Files from which a later attempt resumes: one per finished block ("block-0003.safetensors"), one
+/// per block after end-to-end training ("end-to-end-0003.safetensors") and, while that trains, its
+/// state ("end-to-end-state.safetensors"). Each is written whole, synced and renamed, and carries
+/// the fingerprint of the work it belongs to.
 class BlockCheckpoints {
  public:
   /// What a checkpoint belongs to, and where its bytes were made.
@@ -41,6 +43,16 @@ class BlockCheckpoints {
   /// Returns the file's name.
   absl::StatusOr<std::string> save(Stage stage, int64_t index, const QuantizedBlock& block,
                                    const std::optional<v1::TrainingCurve>& curve) const;
+
+  struct LoadedState {
+    EndToEndState state;
+    bool other_host = false;  ///< made with other threads or compute type
+  };
+  /// The state of a half-done end-to-end training, as load.
+  absl::StatusOr<std::optional<LoadedState>> load_state() const;
+
+  /// Replaces the state kept before. Returns the file's name.
+  absl::StatusOr<std::string> save_state(const EndToEndState& state) const;
 
  private:
   std::filesystem::path folder_;
