@@ -12,6 +12,7 @@
 #include "workers/engine/data/dataset.h"
 #include "workers/engine/data/dataset_source.h"
 #include "workers/engine/data/tokenizer.h"
+#include "workers/engine/job/generated_text.h"
 
 namespace qaas {
 namespace {
@@ -37,6 +38,7 @@ absl::StatusOr<std::string> dataset_digest(const std::filesystem::path& path,
 }
 
 absl::StatusOr<bool> same_source(const v1::JobSpec& spec, const RunFolders& folders) {
+  if (spec.calibration().has_generated()) return false;
   if (spec.calibration().dataset() == spec.evaluation().dataset()) return true;
   const absl::StatusOr<std::string> calibration = dataset_source(folders.calibration);
   if (!calibration.ok()) return calibration.status();
@@ -133,7 +135,9 @@ absl::StatusOr<JobInputs> load_inputs(const v1::Job& job, const RunFolders& fold
   };
   if (spec.method() != v1::METHOD_ROUND_TO_NEAREST) {
     absl::StatusOr<torch::Tensor> ids =
-        load(folders.calibration, spec.calibration(), kMostCalibrationWindows);
+        spec.calibration().has_generated()
+            ? generated_windows(inputs.model, spec.calibration(), spec.seed(), stop)
+            : load(folders.calibration, spec.calibration(), kMostCalibrationWindows);
     if (!ids.ok()) return ids.status();
     inputs.calibration = *std::move(ids);
     const absl::StatusOr<bool> same = same_source(spec, folders);

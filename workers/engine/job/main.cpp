@@ -25,6 +25,7 @@
 #include "workers/engine/job/plan.h"
 #include "workers/engine/job/run_job.h"
 #include "workers/engine/job/version.h"
+#include "workers/engine/report/report_files.h"
 
 namespace qaas {
 namespace {
@@ -223,6 +224,14 @@ int evaluate(const EvaluateOptions& options, EvaluationOutput output, std::stop_
   return exit_code_of(status);
 }
 
+/// Draws report.html anew from report.json.
+int redraw(const std::string& folder) {
+  const absl::StatusOr<v1::RunReport> report = read_report(folder);
+  const absl::Status status = report.ok() ? write_report_page(*report, folder) : report.status();
+  if (!status.ok()) std::cerr << "error: " << status.message() << "\n";
+  return exit_code_of(status);
+}
+
 sem_t stop_signals;  // posted by the handler: nothing else of use is safe in one
 
 /// SIGTERM and SIGINT become a stop request while this lives. A handler, not a blocked signal that
@@ -348,11 +357,16 @@ int main(int argc, char** argv) {
   eval->add_option("--questions", options.questions, "First questions a task (default: all)")
       ->check(CLI::Range(1, 100000000));
   eval->add_flag("--json", json, "Print one JSON object instead of text");
+
+  std::string report_folder;
+  CLI::App* report = app.add_subcommand("report", "Draw report.html anew from report.json");
+  report->add_option("FOLDER", report_folder, "Artifact folder")->required();
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {  // --help and --version too
     return app.exit(error) == 0 ? qaas::kExitOk : qaas::kExitCaller;
   }
+  if (report->parsed()) return qaas::redraw(report_folder);
   if (!eval->parsed() && flags.spec.empty() && flags.job.empty()) {
     std::cerr << (run->parsed() ? "run" : "plan") << ": one of --spec and --job is required\n";
     return qaas::kExitCaller;
