@@ -74,7 +74,7 @@ struct Footprint {
   /// The engine's stages with what each needs: block-wise ones about one block with its optimizer,
   /// end-to-end training all packed blocks, or all weights with their optimizer. Pages of mapped
   /// files (the original, the artifact, spilled caches) are the kernel's to drop and not counted.
-  /// Measured peaks lie between half of it and the figure itself: see tests/bench/RESULTS.md.
+  /// Block training was measured at two sizes (tests/bench/RESULTS.md); the others are derived.
   std::vector<StageMemory> stages;
   /// Activation caches of block-wise training: two streams of all windows, in memory as far as
   /// their budget goes, beyond it in scratch files. Without `samples`, for the most windows a job
