@@ -98,6 +98,7 @@ footer{color:var(--soft);font-size:13px}
 @media (max-width:560px){main{padding:24px 12px 48px}section{padding:18px 14px}h1{font-size:25px}}
 @media print{:root{color-scheme:light}body{background:#fff;font-size:11pt}main{max-width:none;padding:0}
 section,.tile{border-color:#ccc;break-inside:avoid-page}section.long{break-inside:auto}
+.scroll{overflow:visible}svg{min-width:0!important}
 figure,table,svg{break-inside:avoid}*{print-color-adjust:exact;-webkit-print-color-adjust:exact}}
 )css";
 
