@@ -34,8 +34,8 @@ using ArtifactReaderTest = qaas::testing::ArtifactTest;
 
 TEST_F(ArtifactReaderTest, RefusesANewerManifest) {
   write({2, 64, false});
-  edit("manifest.json", [](ordered_json& m) { m["format_version"] = 2; });
-  expect_refused("format_version: found the number 2, accepted: 1 to 1");
+  edit("manifest.json", [](ordered_json& m) { m["format_version"] = 3; });
+  expect_refused("format_version: found the number 3, accepted: 1 to 2");
   edit("manifest.json", [](ordered_json& m) { m.erase("format_version"); });
   expect_refused("format_version: found null");
 }

@@ -39,7 +39,9 @@ QuantizedBlock random_block(uint32_t seed) {
   return {.projections = {{"mlp.up_proj", random_weight(3, 32, seed)},
                           {"self_attn.q_proj", random_weight(2, 64, seed + 1)}},
           .norms = {{"input_layernorm.weight", torch::randn({64})},
-                    {"post_attention_layernorm.weight", torch::randn({64})}}};
+                    {"post_attention_layernorm.weight", torch::randn({64})}},
+          .activations = {{"mlp.up_proj", {{.bits = 4, .group_size = 32}, 0.7f}},
+                          {"mlp.down_proj", {{.bits = 8}, 1}}}};
 }
 
 class BlockCheckpointsTest : public ::testing::Test {
@@ -57,6 +59,7 @@ TEST_F(BlockCheckpointsTest, WhatIsSavedIsLoaded) {
   QAAS_ASSERT_OK_AND_ASSIGN(const auto loaded, checkpoints_.load(kBlock, 3));
   ASSERT_TRUE(loaded.has_value());
   EXPECT_FALSE(loaded->other_host);
+  EXPECT_EQ(loaded->block.activations, saved.activations);
   ASSERT_EQ(loaded->block.projections.size(), saved.projections.size());
   for (const auto& [projection, weight] : saved.projections) {
     const QuantizedWeight& found = loaded->block.projections.at(projection);
@@ -113,12 +116,15 @@ TEST_F(BlockCheckpointsTest, EveryTruncatedFileIsRefusedByName) {
 /// A checkpoint of one projection [4, 64] of 2 bits with this text for its grids.
 absl::Status write_with_grids(const std::filesystem::path& path, const std::string& grids) {
   const std::vector<std::byte> codes(4 * 4 * 4), zeros(4 * 2), scales(4 * 2 * 4);
-  return write_safetensors(
-      path,
-      {{"p.codes", Dtype::kU32, {4, 4}, codes},
-       {"p.zero_points", Dtype::kU8, {4, 2}, zeros},
-       {"p.scales", Dtype::kF32, {4, 2}, scales}},
-      {{"qaas_checkpoint_version", "1"}, {"fingerprint", "f"}, {"host", "h"}, {"grids", grids}});
+  return write_safetensors(path,
+                           {{"p.codes", Dtype::kU32, {4, 4}, codes},
+                            {"p.zero_points", Dtype::kU8, {4, 2}, zeros},
+                            {"p.scales", Dtype::kF32, {4, 2}, scales}},
+                           {{"qaas_checkpoint_version", "1"},
+                            {"fingerprint", "f"},
+                            {"host", "h"},
+                            {"grids", grids},
+                            {"activations", "{}"}});
 }
 
 TEST_F(BlockCheckpointsTest, GridsThatDoNotFitTheTensorsAreRefused) {

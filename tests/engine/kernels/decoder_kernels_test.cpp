@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <limits>
 #include <random>
 #include <type_traits>
 #include <vector>
@@ -285,6 +286,50 @@ TYPED_TEST(DecoderKernels, CrossEntropyAndItsGradientFollowTheFormula) {
       EXPECT_NEAR(losses[r], std::log(sum) - x[r * cols + targets[r]], 5e-6);
     }
     this->expect_near(logits, want, 1e-6);
+  }
+}
+
+TYPED_TEST(DecoderKernels, ActivationsAndTheirGradientsFollowTheFormula) {
+  const int64_t rows = 5;
+  for (int64_t size : {2, 31, 64, 100}) {
+    const ActivationGroups shape{.groups = rows, .size = size, .largest_level = 7, .clip = 0.5f};
+    auto x = this->random_stored(rows * size, 3);
+    std::fill(x.begin(), x.begin() + size, TypeParam{});  // a group of zeros
+    const auto grad = this->random_stored(rows * size);
+    std::vector<TypeParam> out(rows * size), grad_x(rows * size);
+    std::vector<float> grad_clip(rows);
+    quantize_activations(shape, x.data(), out.data(), 1);
+    quantize_activations_backward(shape, x.data(), grad.data(), grad_x.data(), grad_clip.data(), 1);
+    const std::vector<double> in = widen(x), d = widen(grad);
+    std::vector<double> want(rows * size), want_grad = d, want_clip(rows);
+    for (int64_t r = 1; r < rows; ++r) {
+      double largest = 0;
+      for (int64_t c = 0; c < size; ++c) largest = std::max(largest, std::abs(in[r * size + c]));
+      const double scale = 0.5 * largest / 7;
+      for (int64_t i = r * size; i < (r + 1) * size; ++i) {
+        const double level = std::nearbyint(in[i] / scale);
+        want[i] = std::clamp(level, -7.0, 7.0) * scale;
+        if (std::abs(level) > 7) want_grad[i] = 0;
+        const double slope =
+            std::abs(level) > 7 ? std::copysign(7.0, level) : level - in[i] / scale;
+        want_clip[r] += d[i] * slope * largest / 7;
+      }
+    }
+    this->expect_near(out, want, 1e-6);
+    this->expect_near(grad_x, want_grad, 0);
+    for (int64_t r = 0; r < rows; ++r) EXPECT_NEAR(grad_clip[r], want_clip[r], 1e-4) << r;
+  }
+}
+
+TYPED_TEST(DecoderKernels, ANotANumberAmongActivationsStaysOne) {
+  const ActivationGroups shape{.groups = 1, .size = 20, .largest_level = 127};
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  for (const float other : {0.0f, 1.0f, nan}) {
+    std::vector<float> values(20, other);
+    values[3] = nan;
+    std::vector<TypeParam> out(20);
+    quantize_activations(shape, narrow<TypeParam>(values).data(), out.data(), 1);
+    EXPECT_TRUE(std::isnan(widen(out)[3])) << other;
   }
 }
 

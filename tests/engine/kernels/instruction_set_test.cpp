@@ -181,6 +181,14 @@ std::vector<uint8_t> row_results(const TypedRowKernels<T>& kernels,
     append(bytes, losses);
     append(bytes, out);
   }
+  const ActivationGroups groups{.groups = rows, .size = dim, .largest_level = 7, .clip = 0.6f};
+  kernels.quantize_activations(groups, stored.data(), out.data());
+  append(bytes, out);
+  std::vector<float> grad_clip(rows);
+  kernels.quantize_activations_backward(groups, stored.data(), stored.data() + 7, out.data(),
+                                        grad_clip.data());
+  append(bytes, grad_clip);
+  append(bytes, out);
   return bytes;
 }
 

@@ -39,14 +39,18 @@ struct RunningSoftmax {
   torch::Tensor log_normaliser() const { return greatest.to(torch::kFloat64) + sum.log(); }
 };
 
+int64_t vocab_of(const ModelEnds& ends) {
+  return ends.quantized_head ? ends.quantized_head->output_size() : ends.head.size(0);
+}
+
 torch::Tensor logits_of(const ModelEnds& ends, const torch::Tensor& hidden, int64_t first,
                         int64_t rows) {
-  return torch::mm(hidden, ends.head.narrow(0, first, rows).to(torch::kFloat32).t());
+  return torch::mm(hidden, head_rows(ends, first, rows).t());
 }
 
 NextTokenScores score_chunk(const HiddenStates& model, const torch::Tensor& targets,
                             const HiddenStates* reference) {
-  const int64_t tokens = targets.size(0), vocab = model.ends.head.size(0);
+  const int64_t tokens = targets.size(0), vocab = vocab_of(model.ends);
   RunningSoftmax own(tokens), other(reference == nullptr ? 0 : tokens);
   torch::Tensor target_logit = torch::zeros({tokens}, torch::kFloat64);
   torch::Tensor weighted = torch::zeros({tokens}, torch::kFloat64);  // Σ exp(zq - mq)·(zq - zp)
@@ -76,7 +80,7 @@ NextTokenScores score_chunk(const HiddenStates& model, const torch::Tensor& targ
 NextTokenScores score_next_tokens(const HiddenStates& model, const torch::Tensor& targets,
                                   const HiddenStates* reference) {
   const torch::NoGradGuard no_grad;
-  TORCH_CHECK(reference == nullptr || reference->ends.head.size(0) == model.ends.head.size(0),
+  TORCH_CHECK(reference == nullptr || vocab_of(reference->ends) == vocab_of(model.ends),
               "models of different vocabularies cannot be compared");
   const int64_t tokens = targets.size(0);
   NextTokenScores scores{.log_likelihood = torch::empty({tokens}, torch::kFloat64)};

@@ -74,6 +74,7 @@ absl::StatusOr<ArtifactReader> ArtifactReader::open(const std::filesystem::path&
     return in_file(folder, kManifestFile, status);
   }
   if (auto status = reader.read_configs(); !status.ok()) return status;
+  if (auto status = reader.read_activations(); !status.ok()) return status;
   if (auto status = reader.check_tensors(); !status.ok()) {
     return in_file(folder, kWeightsFile, status);
   }
@@ -100,6 +101,8 @@ absl::Status ArtifactReader::read_manifest() {
         absl::StrCat("files: found ", describe_json(files), ", expected an array"));
   }
   std::set<std::string> unlisted = {kWeightsFile, kConfigFile, kQuantizeConfigFile};
+  std::error_code missing;
+  if (std::filesystem::exists(folder_ / kActivationFile, missing)) unlisted.insert(kActivationFile);
   for (const json& file : files) {
     if (!file.is_object() || !file.value("name", json()).is_string() ||
         !file.value("size", json()).is_number_integer() ||
@@ -144,11 +147,25 @@ absl::Status ArtifactReader::read_configs() {
   auto parsed = parse_model_config(config->dump());
   if (!parsed.ok()) return in_file(folder_, kConfigFile, parsed.status());
   config_ = *std::move(parsed);
-  const std::vector<Projection2d> projections = decoder_projections(config_);
+  std::vector<Projection2d> projections = decoder_projections(config_);
+  if (quantization.is_object() && quantization.value("lm_head", json()) == true &&
+      !config_.tie_word_embeddings) {
+    projections.push_back({"lm_head", config_.vocab_size, config_.hidden_size});
+  }
   auto grids = parse_gptq_quantization_config(quantization, projections);
   if (!grids.ok()) return in_file(folder_, kConfigFile, grids.status());
   grids_ = *std::move(grids);
   for (const Projection2d& projection : projections) projections_[projection.name] = projection;
+  return absl::OkStatus();
+}
+
+absl::Status ArtifactReader::read_activations() {
+  const auto document = read_json(folder_, kActivationFile);
+  if (absl::IsNotFound(document.status())) return absl::OkStatus();
+  if (!document.ok()) return document.status();
+  auto quantizers = parse_activation_json(*document, decoder_projections(config_));
+  if (!quantizers.ok()) return in_file(folder_, kActivationFile, quantizers.status());
+  activations_ = *std::move(quantizers);
   return absl::OkStatus();
 }
 

@@ -12,6 +12,7 @@
 
 #include "storage/checkpoint/model_config.h"
 #include "storage/checkpoint/safetensors.h"
+#include "workers/engine/exporters/activation_file.h"
 #include "workers/engine/exporters/gptq.h"
 #include "workers/engine/exporters/gptq_config.h"
 
@@ -34,8 +35,12 @@ class ArtifactReader {
   const GptqGrids& grids() const { return grids_; }
 
   /// The quantized projection `name`; grids() must give it bits. kInvalidArgument, naming it, for
-  /// values that are not of this layout (see unpack_gptq).
+  /// values that are not of this layout (see unpack_gptq). "lm_head" is among them where the head
+  /// is quantized; where it is not it has no grid.
   absl::StatusOr<QuantizedWeight> projection(const std::string& name) const;
+
+  /// How projections' inputs are quantized; a projection whose input is not is absent.
+  const ActivationQuantizers& activations() const { return activations_; }
 
   /// A tensor in floating point: any of expected_tensors(config()) that is not a quantized
   /// projection. Valid as long as the reader.
@@ -56,6 +61,7 @@ class ArtifactReader {
 
   absl::Status read_manifest();
   absl::Status read_configs();
+  absl::Status read_activations();
   absl::Status check_tensors() const;
 
   std::filesystem::path folder_;
@@ -63,6 +69,7 @@ class ArtifactReader {
   ModelConfig config_;
   std::map<std::string, Projection2d> projections_;
   GptqGrids grids_;
+  ActivationQuantizers activations_;
   std::optional<nlohmann::json> manifest_;
 };
 

@@ -17,6 +17,8 @@ namespace {
 
 using nlohmann::ordered_json;
 
+constexpr char kHead[] = "lm_head", kHeadTensor[] = "lm_head.weight";
+constexpr char kEmbeddingTensor[] = "model.embed_tokens.weight";
 constexpr int64_t kMaxSideFileBytes = int64_t{1} << 30;
 constexpr int64_t kMaxConfigBytes = 4 << 20;
 
@@ -32,10 +34,12 @@ std::string pretty(const ordered_json& document) { return document.dump(2) + "\n
 ArtifactWriter::ArtifactWriter(const ModelFolder& source, std::filesystem::path folder,
                                Options options)
     : source_(&source),
+      config_(source.config()),
       folder_(std::move(folder)),
       options_(std::move(options)),
       projections_(decoder_projections(source.config())) {
-  for (ExpectedTensor& tensor : expected_tensors(source.config())) {
+  if (options_.untie_head) config_.tie_word_embeddings = false;
+  for (ExpectedTensor& tensor : expected_tensors(config_)) {
     missing_[tensor.name] = std::move(tensor.shape);
   }
   for (const Projection2d& projection : projections_) grids_[projection.name] = GptqGrid{};
@@ -52,7 +56,7 @@ absl::StatusOr<ArtifactWriter> ArtifactWriter::create(const ModelFolder& source,
 
 absl::Status ArtifactWriter::claim(const std::string& name) {
   if (missing_.erase(name) == 1) return absl::OkStatus();
-  const auto all = expected_tensors(source_->config());
+  const auto all = expected_tensors(config_);
   const bool known = std::any_of(all.begin(), all.end(),
                                  [&name](const ExpectedTensor& t) { return t.name == name; });
   return absl::InvalidArgumentError(
@@ -61,9 +65,13 @@ absl::Status ArtifactWriter::claim(const std::string& name) {
 
 absl::Status ArtifactWriter::add_projection(const std::string& name,
                                             const QuantizedWeight& weight) {
-  const auto projection = std::find_if(projections_.begin(), projections_.end(),
+  std::vector<Projection2d> all = decoder_projections(config_);
+  if (!config_.tie_word_embeddings) {
+    all.push_back({kHead, config_.vocab_size, config_.hidden_size});
+  }
+  const auto projection = std::find_if(all.begin(), all.end(),
                                        [&name](const Projection2d& p) { return p.name == name; });
-  if (projection == projections_.end()) {
+  if (projection == all.end()) {
     return absl::InvalidArgumentError(
         absl::StrCat("'", name, "' is not a projection of the model"));
   }
@@ -94,33 +102,43 @@ absl::Status ArtifactWriter::add_projection(const std::string& name,
                         .bytes = {place, part.size()}});
     place += part.size();
   }
+  if (name == kHead) projections_.push_back(*projection);
   grids_[name] = grid;
   return absl::OkStatus();
 }
 
 absl::Status ArtifactWriter::add_source_tensor(const std::string& name) {
   if (auto status = claim(name); !status.ok()) return status;
-  const TensorView& view = source_->tensor(name);
+  const bool untied = name == kHeadTensor && source_->config().tie_word_embeddings;
+  const TensorView& view = source_->tensor(untied ? kEmbeddingTensor : name);
   tensors_.push_back({.name = name, .dtype = view.dtype, .shape = view.shape, .bytes = view.bytes});
   return absl::OkStatus();
 }
 
 absl::Status ArtifactWriter::add_floats(const std::string& name, std::span<const float> values) {
-  if (auto status = claim(name); !status.ok()) return status;
-  const TensorView& view = source_->tensor(name);
-  const int64_t expected = std::ssize(view.bytes) / dtype_size(view.dtype);
-  if (std::ssize(values) != expected) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("tensor '", name, "': ", values.size(), " values, the model has ", expected));
-  }
   auto bytes = encode_floats(values, Dtype::kF16);
   if (!bytes) {
     return absl::InvalidArgumentError(
         absl::StrCat("tensor '", name, "': a value is not finite as F16, the artifact's type"));
   }
   owned_.push_back(*std::move(bytes));
-  tensors_.push_back(
-      {.name = name, .dtype = Dtype::kF16, .shape = view.shape, .bytes = owned_.back()});
+  return add_tensor(name, Dtype::kF16, owned_.back());
+}
+
+absl::Status ArtifactWriter::add_tensor(const std::string& name, Dtype dtype,
+                                        std::span<const std::byte> bytes) {
+  const auto found = missing_.find(name);
+  const std::vector<int64_t> shape =
+      found == missing_.end() ? std::vector<int64_t>() : found->second;
+  if (auto status = claim(name); !status.ok()) return status;
+  int64_t expected = 1;
+  for (const int64_t size : shape) expected *= size;
+  const int64_t values = std::ssize(bytes) / dtype_size(dtype);
+  if (values != expected) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("tensor '", name, "': ", values, " values, the model has ", expected));
+  }
+  tensors_.push_back({.name = name, .dtype = dtype, .shape = shape, .bytes = bytes});
   return absl::OkStatus();
 }
 
@@ -144,14 +162,24 @@ absl::Status ArtifactWriter::write_configs() {
   // "dtype", older ones "torch_dtype".
   config["torch_dtype"] = "float16";
   config["dtype"] = "float16";
+  if (source_->config().tie_word_embeddings && !config_.tie_word_embeddings) {
+    config["tie_word_embeddings"] = false;
+  }
   config["quantization_config"] = quantization;
+  if (!activations_.empty()) {
+    const std::string text = pretty(activation_json(activations_));
+    if (auto status = write_text(kActivationFile, text); !status.ok()) return status;
+  }
   if (auto status = write_text(kConfigFile, pretty(config)); !status.ok()) return status;
   return write_text(kQuantizeConfigFile, pretty(quantization));
 }
 
 absl::Status ArtifactWriter::copy_side_files() {
   for (const std::string& name : source_->side_files()) {
-    if (name == kConfigFile || name == kQuantizeConfigFile || name == kManifestFile) continue;
+    if (name == kConfigFile || name == kQuantizeConfigFile || name == kManifestFile ||
+        name == kActivationFile) {
+      continue;
+    }
     const auto text = read_inside(source_->path(), name, kMaxSideFileBytes);
     if (!text.ok()) return text.status();
     if (auto status = write_text(name, *text); !status.ok()) return status;
@@ -169,8 +197,10 @@ absl::Status ArtifactWriter::write_weights() {
     if (auto status = check_fused_projections(grids_); !status.ok()) return status;
   }
   std::error_code error;
-  std::filesystem::remove(folder_ / kManifestFile, error);
-  if (error) return absl::ErrnoToStatus(error.value(), (folder_ / kManifestFile).string());
+  for (const char* stale : {kManifestFile, kActivationFile}) {
+    std::filesystem::remove(folder_ / stale, error);
+    if (error) return absl::ErrnoToStatus(error.value(), (folder_ / stale).string());
+  }
   written_.clear();
   if (auto status = write_safetensors(folder_ / kWeightsFile, tensors_); !status.ok()) {
     return status;
@@ -197,7 +227,7 @@ absl::Status ArtifactWriter::write_manifest(const ManifestContents& contents) {
     if (!digest.ok()) return digest.status();
     files.push_back({{"name", name}, {"size", size}, {"sha256", *digest}});
   }
-  const ordered_json manifest = {{"format_version", kManifestVersion},
+  const ordered_json manifest = {{"format_version", activations_.empty() ? 1 : kManifestVersion},
                                  {"layout", "gptq_v2"},
                                  {"tool", {{"name", "qaas"}, {"version", options_.tool_version}}},
                                  {"spec", contents.spec},

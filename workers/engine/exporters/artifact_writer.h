@@ -8,6 +8,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include <absl/status/status.h>
@@ -15,6 +16,7 @@
 #include <nlohmann/json.hpp>
 
 #include "storage/checkpoint/model_folder.h"
+#include "workers/engine/exporters/activation_file.h"
 #include "workers/engine/exporters/gptq.h"
 #include "workers/engine/exporters/gptq_config.h"
 
@@ -32,7 +34,8 @@ struct ManifestContents {
 
 /// Writes a quantized model as a Hugging Face folder in GPTQ v2 layout: model.safetensors,
 /// config.json (the source's, with quantization_config and float16 as its type),
-/// quantize_config.json, the source's side files, and at last manifest.json.
+/// quantize_config.json, activation_quantization.json where inputs are quantized, the source's side
+/// files, and at last manifest.json.
 ///
 /// Use: create; add every projection and every other tensor of the model once, in any order;
 /// write_weights; evaluate the folder (ArtifactReader); write_manifest. Every failure to
@@ -45,6 +48,7 @@ class ArtifactWriter {
   struct Options {
     GptqGrid base;             ///< the grid most projections have; group_size -1: whole rows
     bool for_vllm = false;     ///< refuse grids that differ within projections that vLLM fuses
+    bool untie_head = false;   ///< a tied source gets a head of its own: "lm_head" is then a tensor
     std::string tool_version;  ///< of this program, for quantization_config.meta and the manifest
   };
 
@@ -53,19 +57,27 @@ class ArtifactWriter {
                                                const std::filesystem::path& folder,
                                                Options options);
 
-  /// A quantized projection, by module name ("model.layers.0.mlp.up_proj"); packed into a nameless
-  /// file of the folder until write_weights, so that no more than one is ever in memory.
-  /// kInvalidArgument, naming it: not a projection of the model, given before, another shape than
-  /// the model's, or what check_gptq refuses.
+  /// A quantized projection, by module name ("model.layers.0.mlp.up_proj", or "lm_head" unless it
+  /// is tied); packed into a nameless file of the folder until write_weights, so that no more than
+  /// one is ever in memory. kInvalidArgument, naming it: not a projection of the model, given
+  /// before, another shape than the model's, or what check_gptq refuses.
   absl::Status add_projection(const std::string& name, const QuantizedWeight& weight);
 
   /// The source's tensor, unchanged: embeddings, head, norms or projections that were not trained.
+  /// An untied head is the source's embedding.
   absl::Status add_source_tensor(const std::string& name);
 
   /// A trained tensor that stays in floating point (a norm), rounded to F16, the type of
   /// the artifact. kInvalidArgument, naming it: not a tensor of the model, given before, another
   /// number of values, or a value that is not finite in that type.
   absl::Status add_floats(const std::string& name, std::span<const float> values);
+
+  /// A tensor in a floating type of the caller's choice (F32, F16 or BF16), as file bytes that stay
+  /// valid until write_weights. kInvalidArgument as add_floats.
+  absl::Status add_tensor(const std::string& name, Dtype dtype, std::span<const std::byte> bytes);
+
+  /// How projections' inputs are quantized, for a file of its own; replaces what was given before.
+  void set_activations(ActivationQuantizers quantizers) { activations_ = std::move(quantizers); }
 
   /// Writes everything but the manifest; a manifest left by an earlier attempt is removed first.
   /// kInvalidArgument names a tensor of the model that was not added, or fused projections that
@@ -86,11 +98,13 @@ class ArtifactWriter {
   absl::Status copy_side_files();
 
   const ModelFolder* source_;
+  ModelConfig config_;  ///< of the artifact
   std::filesystem::path folder_;
   Options options_;
   std::map<std::string, std::vector<int64_t>> missing_;  ///< tensors still to be added: shape
   std::vector<Projection2d> projections_;
   GptqGrids grids_;
+  ActivationQuantizers activations_;
   std::vector<std::shared_ptr<std::byte>> spooled_;  ///< mapped files that tensors_ points into
   std::vector<std::vector<std::byte>> owned_;        ///< bytes that tensors_ points to
   std::vector<TensorToWrite> tensors_;

@@ -18,6 +18,7 @@ using nlohmann::json;
 using nlohmann::ordered_json;
 
 constexpr char kDynamic[] = "dynamic";
+constexpr char kHead[] = "lm_head";
 
 /// What vLLM joins on loading; the first member stands for all.
 struct FusedProjection {
@@ -125,7 +126,7 @@ ordered_json gptq_quantization_config(const GptqGrid& base,
                          {"group_size", base.group_size},
                          {"desc_act", false},
                          {"sym", base.symmetric},
-                         {"lm_head", false},
+                         {"lm_head", grids.contains(kHead)},
                          {"format", "gptq_v2"},
                          {"checkpoint_format", "gptq_v2"},
                          {"pack_dtype", "int32"},

@@ -22,7 +22,8 @@ using GptqGrids = std::map<std::string, GptqGrid>;
 /// (group_size -1: each projection's whole row); the others are named in `dynamic` by anchored,
 /// escaped expressions, with "-:" for those in full precision. Where q, k and v (or gate and up)
 /// share an exception it is repeated under the name of the fused projection, which vLLM looks for.
-/// Every projection has an entry in `grids`.
+/// Every projection has an entry in `grids`. A quantized head is one of the projections, "lm_head";
+/// one in full precision is not.
 nlohmann::ordered_json gptq_quantization_config(const GptqGrid& base,
                                                 const std::vector<Projection2d>& projections,
                                                 const GptqGrids& grids,
@@ -30,6 +31,7 @@ nlohmann::ordered_json gptq_quantization_config(const GptqGrid& base,
 
 /// The inverse, strict: kInvalidArgument names the field that is missing or not what
 /// gptq_quantization_config would write for these projections (`meta` may hold anything).
+/// `projections` holds "lm_head" where the configuration says that it is quantized.
 absl::StatusOr<GptqGrids> parse_gptq_quantization_config(
     const nlohmann::json& config, const std::vector<Projection2d>& projections);
 

@@ -1,6 +1,7 @@
 #include "workers/engine/job/artifact.h"
 
 #include <algorithm>
+#include <cstring>
 #include <span>
 #include <utility>
 
@@ -10,9 +11,13 @@
 #include "proto/spec/job_spec.h"
 #include "workers/engine/job/version.h"
 #include "workers/engine/kernels/instruction_set.h"
+#include "workers/engine/quant/packed_projection.h"
 
 namespace qaas {
 namespace {
+
+constexpr char kEmbedding[] = "model.embed_tokens.weight", kFinalNorm[] = "model.norm.weight",
+               kHead[] = "lm_head.weight";
 
 nlohmann::ordered_json to_json(const google::protobuf::Message& message) {
   google::protobuf::util::JsonPrintOptions options;
@@ -30,7 +35,7 @@ bool targets_vllm(const v1::JobSpec& spec) {
 
 /// Adds block `index`: codes, norms, and from the source what keeps full precision.
 absl::Status add_block(ArtifactWriter& writer, int64_t index, const ModelConfig& config,
-                       const QuantizedBlock& block) {
+                       const QuantizedBlock& block, ActivationQuantizers& activations) {
   const std::string prefix = block_prefix(index);
   for (const Projection2d& projection : decoder_projections(config)) {
     if (!projection.name.starts_with(prefix)) continue;
@@ -40,6 +45,7 @@ absl::Status add_block(ArtifactWriter& writer, int64_t index, const ModelConfig&
                                     : writer.add_projection(projection.name, found->second);
     if (!status.ok()) return status;
   }
+  for (const auto& [name, quantizer] : block.activations) activations[prefix + name] = quantizer;
   for (const auto& [name, norm] : block.norms) {
     const torch::Tensor values = norm.contiguous();
     const absl::Status status = writer.add_floats(
@@ -47,6 +53,51 @@ absl::Status add_block(ArtifactWriter& writer, int64_t index, const ModelConfig&
     if (!status.ok()) return status;
   }
   return absl::OkStatus();
+}
+
+Dtype dtype_of(const torch::Tensor& values) {
+  switch (values.scalar_type()) {
+    case torch::kFloat16:
+      return Dtype::kF16;
+    case torch::kBFloat16:
+      return Dtype::kBf16;
+    default:
+      TORCH_CHECK(values.scalar_type() == torch::kFloat32, "model tensors are float, got ",
+                  values.scalar_type());
+      return Dtype::kF32;
+  }
+}
+
+/// Adds `values` as tensor `name`, or the source's tensor of that name where they are its bytes.
+absl::Status add_end(ArtifactWriter& writer, const ModelFolder& source, const std::string& name,
+                     const std::string& source_name, const torch::Tensor& values) {
+  const std::span<const std::byte> bytes(static_cast<const std::byte*>(values.data_ptr()),
+                                         values.nbytes());
+  const std::span<const std::byte> original = source.tensor(source_name).bytes;
+  const bool same = bytes.size() == original.size() &&
+                    (bytes.data() == original.data() ||
+                     std::memcmp(bytes.data(), original.data(), bytes.size()) == 0);
+  return same ? writer.add_source_tensor(name) : writer.add_tensor(name, dtype_of(values), bytes);
+}
+
+absl::Status add_ends(ArtifactWriter& writer, const ModelFolder& source, const ModelEnds& ends) {
+  absl::Status status = add_end(writer, source, kEmbedding, kEmbedding, ends.embedding);
+  if (!status.ok()) return status;
+  const torch::Tensor norm = to_float_tensor(source.tensor(kFinalNorm));  // [dim]
+  status = torch::equal(norm, ends.final_norm)
+               ? writer.add_source_tensor(kFinalNorm)
+               : writer.add_floats(kFinalNorm, std::span<const float>(
+                                                   ends.final_norm.data_ptr<float>(),
+                                                   static_cast<size_t>(ends.final_norm.numel())));
+  if (!status.ok()) return status;
+  if (ends.quantized_head != nullptr) {
+    const auto packed = std::dynamic_pointer_cast<PackedProjection>(ends.quantized_head);
+    TORCH_CHECK(packed != nullptr, "a quantized head is packed when it is written");
+    return writer.add_projection("lm_head", packed->to_quantized_weight());
+  }
+  if (ends.head.is_same(ends.embedding)) return absl::OkStatus();
+  return add_end(writer, source, kHead, source.config().tie_word_embeddings ? kEmbedding : kHead,
+                 ends.head);
 }
 
 }  // namespace
@@ -72,18 +123,19 @@ absl::StatusOr<ArtifactWriter> write_artifact(const JobState& state) {
                                        .group_size = spec.weights().group_size(),
                                        .symmetric = spec.weights().symmetric()},
                               .for_vllm = targets_vllm(spec),
+                              .untie_head = !state.ends.head.is_same(state.ends.embedding),
                               .tool_version = kEngineVersion});
   if (!writer.ok()) return writer.status();
+  ActivationQuantizers activations;
   for (int64_t i = 0; i < state.blocks.count(); ++i) {
     const absl::StatusOr<QuantizedBlock> block = state.blocks.get(i);
     if (!block.ok()) return block.status();
-    const absl::Status status = add_block(*writer, i, state.config(), *block);
+    const absl::Status status = add_block(*writer, i, state.config(), *block, activations);
     if (!status.ok()) return status;
   }
-  for (const ExpectedTensor& tensor : expected_tensors(state.config())) {
-    if (tensor.name.starts_with("model.layers.")) continue;  // added with its block
-    const absl::Status status = writer->add_source_tensor(tensor.name);
-    if (!status.ok()) return status;
+  writer->set_activations(std::move(activations));
+  if (const absl::Status status = add_ends(*writer, *state.source, state.ends); !status.ok()) {
+    return status;
   }
   if (const absl::Status status = writer->write_weights(); !status.ok()) return status;
   return writer;
@@ -117,9 +169,19 @@ absl::StatusOr<LoadedArtifact> load_artifact(const std::filesystem::path& folder
   absl::StatusOr<ArtifactReader> reader = ArtifactReader::open(folder);
   if (!reader.ok()) return reader.status();
   LoadedArtifact artifact{.reader = *std::move(reader)};
-  artifact.ends = load_ends(
-      artifact.reader.config(),
-      [&](const std::string& name) -> const TensorView& { return artifact.reader.tensor(name); });
+  ModelConfig config = artifact.reader.config();
+  const auto head = artifact.reader.grids().find("lm_head");
+  const bool quantized_head = head != artifact.reader.grids().end() && head->second.bits != 0;
+  if (quantized_head) config.tie_word_embeddings = true;  // there is no float head to load
+  artifact.ends = load_ends(config, [&](const std::string& name) -> const TensorView& {
+    return artifact.reader.tensor(name);
+  });
+  if (quantized_head) {
+    absl::StatusOr<QuantizedWeight> weight = artifact.reader.projection("lm_head");
+    if (!weight.ok()) return weight.status();
+    artifact.ends.quantized_head = std::make_shared<PackedProjection>(*std::move(weight));
+    artifact.ends.head.reset();
+  }
   return artifact;
 }
 
@@ -131,6 +193,9 @@ absl::StatusOr<DecoderBlock> load_artifact_block(const ArtifactReader& reader, i
     absl::StatusOr<QuantizedWeight> weight = reader.projection(name);
     if (!weight.ok()) return weight.status();
     block.projections[name.substr(prefix.size())] = *std::move(weight);
+  }
+  for (const auto& [name, quantizer] : reader.activations()) {
+    if (name.starts_with(prefix)) block.activations[name.substr(prefix.size())] = quantizer;
   }
   for (const ExpectedTensor& tensor : expected_tensors(reader.config())) {
     if (!tensor.name.starts_with(prefix) || tensor.shape.size() != 1) continue;

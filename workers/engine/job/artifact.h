@@ -24,8 +24,8 @@ TensorSource source_tensors(const ModelFolder& model);
 std::string host_description(torch::ScalarType compute);
 
 /// Writes everything of the artifact but the manifest into the run's `out` folder: the finished
-/// blocks, and from the source what was not trained. Returns the writer, which write_manifest
-/// needs.
+/// blocks, the state's ends as far as they are no longer the source's own, and from the source what
+/// was not trained. Returns the writer, which write_manifest needs.
 absl::StatusOr<ArtifactWriter> write_artifact(const JobState& state);
 
 /// Where an artifact's bytes were made.

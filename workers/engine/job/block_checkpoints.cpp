@@ -58,6 +58,29 @@ std::string curve_json(const v1::TrainingCurve& curve) {
   return text;
 }
 
+/// How the inputs of the block's projections are quantized, kept beside the grids.
+std::string activations_json(const QuantizedBlock& block) {
+  nlohmann::json activations = nlohmann::json::object();
+  for (const auto& [name, quantizer] : block.activations) {
+    activations[name] = {{"bits", quantizer.grid.bits},
+                         {"group_size", quantizer.grid.group_size},
+                         {"clip", quantizer.clip}};
+  }
+  return activations.dump();
+}
+
+bool read_activation(const nlohmann::json& from, ActivationQuantizer& quantizer) {
+  for (const char* field : {"bits", "group_size"}) {
+    if (!from.contains(field) || !from[field].is_number_integer()) return false;
+  }
+  if (!from.contains("clip") || !from["clip"].is_number()) return false;
+  quantizer = {{from["bits"].get<int>(), from["group_size"].get<int64_t>()},
+               from["clip"].get<float>()};
+  return (quantizer.grid.bits == 4 || quantizer.grid.bits == 8) &&
+         (quantizer.grid.group_size == -1 || quantizer.grid.group_size > 0) &&
+         quantizer.clip >= kMinClip && quantizer.clip <= 1;
+}
+
 /// A grid whose sizes are safe to allocate by, or false.
 bool read_grid(const nlohmann::json& from, QuantizedWeight& weight) {
   constexpr int64_t kMostInputs = 1 << 24;
@@ -113,6 +136,7 @@ absl::StatusOr<std::string> BlockCheckpoints::save(
                          {"fingerprint", identity_.fingerprint},
                          {"host", identity_.host},
                          {"grids", grids_json(block)},
+                         {"activations", activations_json(block)},
                          {"curve", curve.has_value() ? curve_json(*curve) : ""}});
   if (!status.ok()) return status;
   return name;
@@ -160,6 +184,14 @@ absl::StatusOr<std::optional<BlockCheckpoints::Loaded>> BlockCheckpoints::load(
       return damaged(absl::StrCat("tensors of '", projection, "' do not fit its grid"));
     }
     loaded.block.projections[projection] = std::move(weight);
+  }
+  const nlohmann::json activations =
+      nlohmann::json::parse(metadata("activations"), nullptr, /*allow_exceptions=*/false);
+  if (!activations.is_object()) return damaged("metadata 'activations' is not a JSON object");
+  for (const auto& [projection, quantizer] : activations.items()) {
+    if (!read_activation(quantizer, loaded.block.activations[projection])) {
+      return damaged(absl::StrCat("activation quantizer of '", projection, "'"));
+    }
   }
   for (const auto& [tensor_name, view] : file->tensors()) {
     if (!absl::EndsWith(tensor_name, ".weight")) continue;

@@ -4,6 +4,12 @@
 #include "workers/engine/model/decoder.h"
 
 namespace qaas {
+namespace {
+
+/// Of activation clip factors, which lie between 0 and 1: a few hundred steps can halve one.
+constexpr double kActivationClipRate = 1e-3;
+
+}  // namespace
 
 BlockApOptions block_ap_options(const v1::JobSpec& spec, torch::ScalarType compute) {
   const v1::BlockApOptions& from = spec.block_ap();
@@ -27,6 +33,8 @@ BlockApOptions block_ap_options(const v1::JobSpec& spec, torch::ScalarType compu
   options.zero_point.learning_rate = from.quant_learning_rate();
   options.weight.learning_rate = from.weight_learning_rate();
   options.norm.learning_rate = from.weight_learning_rate();
+  options.activation_clip = adam;
+  options.activation_clip.learning_rate = spec.activations().learn_clip() ? kActivationClipRate : 0;
   return options;
 }
 
@@ -71,6 +79,30 @@ GridOf grids_of_block(const v1::JobSpec& spec, int64_t index) {
     return AffineGrid{
         .bits = grid.bits, .group_size = grid.group_size, .symmetric = grid.symmetric};
   };
+}
+
+ActivationOf activations_of_block(const v1::JobSpec& spec, int64_t index) {
+  return [&spec, prefix = block_prefix(index)](
+             const std::string& name) -> std::optional<ActivationQuantizer> {
+    if (!spec.has_activations()) return std::nullopt;
+    if (grid_for(spec, prefix + name, /*input_size=*/0).bits == 0) return std::nullopt;
+    const v1::ActivationQuantization& from = spec.activations();
+    const bool down = name == "mlp.down_proj" && from.has_down_proj_bits();
+    return ActivationQuantizer{
+        .grid = {.bits = down ? from.down_proj_bits() : from.bits(),
+                 .group_size = from.has_group_size() ? from.group_size() : -1}};
+  };
+}
+
+EndsQuantization ends_quantization(const v1::JobSpec& spec, const ModelConfig& config) {
+  EndsQuantization what{.embedding_bits = spec.embedding_bits()};
+  if (spec.lm_head_bits() != 0) {
+    const int64_t group_size = spec.weights().group_size();
+    what.head = AffineGrid{.bits = spec.lm_head_bits(),
+                           .group_size = group_size == -1 ? config.hidden_size : group_size,
+                           .symmetric = spec.weights().symmetric()};
+  }
+  return what;
 }
 
 }  // namespace qaas

@@ -4,7 +4,9 @@
 
 #include "qaas/v1/job_spec.pb.h"
 #include "qaas/v1/measurements.pb.h"
+#include "workers/engine/quant/activation_quant.h"
 #include "workers/engine/quant/quantized_block.h"
+#include "workers/engine/quant/quantized_ends.h"
 #include "workers/engine/train/block_ap.h"
 #include "workers/engine/train/end_to_end.h"
 
@@ -21,5 +23,12 @@ v1::TrainingCurve training_curve(const std::string& stage, const TrainingReport&
 
 /// Grids of the projections of block `index`.
 GridOf grids_of_block(const v1::JobSpec& spec, int64_t index);
+
+/// How the inputs of the quantized projections of block `index` are quantized: nothing names any
+/// where the spec has no "activations". `spec` must outlive the result.
+ActivationOf activations_of_block(const v1::JobSpec& spec, int64_t index);
+
+/// What the spec quantizes of a model's ends.
+EndsQuantization ends_quantization(const v1::JobSpec& spec, const ModelConfig& config);
 
 }  // namespace qaas

@@ -149,6 +149,29 @@ void distillation(int64_t rows, int64_t cols, const T* logits, const T* teacher,
   });
 }
 
+template <class T>
+void quantize_activations(const ActivationGroups& shape, const T* x, T* out, int threads) {
+  parallel_ranges(
+      shape.groups, rows_per_thread(shape.size), threads, [&](int64_t begin, int64_t end) {
+        ActivationGroups part = shape;
+        part.groups = end - begin;
+        kernels<T>().quantize_activations(part, x + begin * shape.size, out + begin * shape.size);
+      });
+}
+
+template <class T>
+void quantize_activations_backward(const ActivationGroups& shape, const T* x, const T* grad,
+                                   T* grad_x, float* grad_clip, int threads) {
+  parallel_ranges(shape.groups, rows_per_thread(shape.size), threads,
+                  [&](int64_t begin, int64_t end) {
+                    ActivationGroups part = shape;
+                    part.groups = end - begin;
+                    const int64_t at = begin * shape.size;
+                    kernels<T>().quantize_activations_backward(part, x + at, grad + at, grad_x + at,
+                                                               grad_clip + begin);
+                  });
+}
+
 // NOLINTBEGIN(bugprone-macro-parentheses): T is a type.
 #define QAAS_INSTANTIATE(T)                                                                        \
   template void rms_norm_forward<T>(int64_t, int64_t, const float*, const float*, float, T*,       \
@@ -165,7 +188,10 @@ void distillation(int64_t rows, int64_t cols, const T* logits, const T* teacher,
   template void cross_entropy<T>(int64_t, int64_t, const T*, const int64_t*, float, float*, T*,    \
                                  int);                                                             \
   template void distillation<T>(int64_t, int64_t, const T*, const T*, const int64_t*,              \
-                                const float*, const Distillation&, float, float*, T*, int);
+                                const float*, const Distillation&, float, float*, T*, int);        \
+  template void quantize_activations<T>(const ActivationGroups&, const T*, T*, int);               \
+  template void quantize_activations_backward<T>(const ActivationGroups&, const T*, const T*, T*,  \
+                                                 float*, int);
 QAAS_INSTANTIATE(float)
 QAAS_INSTANTIATE(Bfloat16Bits)
 #undef QAAS_INSTANTIATE

@@ -114,4 +114,26 @@ void distillation(int64_t rows, int64_t cols, const T* logits, const T* teacher,
                   const int64_t* targets, const float* row_weights, const Distillation& terms,
                   float grad_scale, float* losses, T* grad, int threads);
 
+// --- dynamic symmetric quantization of activations, in groups of `size` consecutive elements
+
+/// Groups of x and the grid they share.
+struct ActivationGroups {
+  int64_t groups = 0;
+  int64_t size = 0;
+  float largest_level = 0;  ///< Q = 2^(bits-1) - 1
+  float clip = 1;           ///< in (0, 1]: share of a group's largest magnitude that is kept
+};
+
+/// out = clamp(round(x / s), -Q, Q) * s with s = clip * max|x| / Q over the group; true division,
+/// half to even. A group of zeros stays one.
+template <class T>
+void quantize_activations(const ActivationGroups& shape, const T* x, T* out, int threads);
+
+/// Given d loss / d out, writes grad_x (grad where x is within the grid, 0 where it saturates) and
+/// per group d loss / d clip = sum of grad * max|x| / Q * (round(x / s) - x / s), or +-Q in place
+/// of the difference where x saturates. max|x| counts as a constant. grad_x may be grad.
+template <class T>
+void quantize_activations_backward(const ActivationGroups& shape, const T* x, const T* grad,
+                                   T* grad_x, float* grad_clip, int threads);
+
 }  // namespace qaas::kernels

@@ -36,6 +36,9 @@ struct TypedRowKernels {
   void (*distillation)(int64_t rows, int64_t cols, const T* logits, const T* teacher,
                        const int64_t* targets, const float* row_weights, const Distillation& terms,
                        float grad_scale, float* losses, T* grad);
+  void (*quantize_activations)(const ActivationGroups& shape, const T* x, T* out);
+  void (*quantize_activations_backward)(const ActivationGroups& shape, const T* x, const T* grad,
+                                        T* grad_x, float* grad_clip);
 };
 
 struct RowKernels {

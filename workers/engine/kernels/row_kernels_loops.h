@@ -218,6 +218,68 @@ QAAS_LOOP void cross_entropy_loop(int64_t rows, int64_t cols, const T* logits,
   }
 }
 
+/// The step between levels of one group; 0 for a group of zeros.
+template <class T>
+QAAS_INLINE float activation_scale(const ActivationGroups& shape, const T* x) {
+  Floats most[kParts] = {};
+  for_each_part(shape.size, [&](int64_t c, int p, auto n) {
+    const Floats v = load_first(x + c, n);
+    const Floats magnitude = bits_to_floats(floats_to_bits(v) & 0x7fffffffu);
+    most[p] = magnitude > most[p] ? magnitude : most[p];
+  });
+  return max_lanes(most) * shape.clip / shape.largest_level;
+}
+
+template <class T>
+QAAS_LOOP void quantize_activations_loop(const ActivationGroups& shape, const T* x, T* out) {
+  const float top = shape.largest_level;
+  for (int64_t g = 0; g < shape.groups; ++g) {
+    const T* from = x + g * shape.size;
+    T* to = out + g * shape.size;
+    const float scale = activation_scale(shape, from);
+    if (scale == 0) {  // all zeros, or too small for a step; a NaN stays one
+      for_each_part(shape.size, [&](int64_t c, int, auto n) {
+        store_first(to + c, load_first(from + c, n) * 0.0f + 0.0f, n);
+      });
+      continue;
+    }
+    for_each_part(shape.size, [&](int64_t c, int, auto n) {
+      const Floats level = round_half_even(load_first(from + c, n) / broadcast(scale));
+      store_first(to + c, at_most(at_least(level, -top), top) * scale, n);
+    });
+  }
+}
+
+template <class T>
+QAAS_LOOP void quantize_activations_backward_loop(const ActivationGroups& shape, const T* x,
+                                                  const T* grad, T* grad_x, float* grad_clip) {
+  const float top = shape.largest_level;
+  for (int64_t g = 0; g < shape.groups; ++g) {
+    const T* from = x + g * shape.size;
+    const T* d_row = grad + g * shape.size;
+    T* to = grad_x + g * shape.size;
+    const float scale = activation_scale(shape, from);
+    if (scale == 0) {
+      __builtin_memmove(to, d_row, static_cast<size_t>(shape.size) * sizeof(T));
+      grad_clip[g] = 0;
+      continue;
+    }
+    Floats sums[kParts] = {};
+    for_each_part(shape.size, [&](int64_t c, int p, auto n) {
+      const Floats quotient = load_first(from + c, n) / broadcast(scale);
+      const Floats level = round_half_even(quotient);
+      const Floats d = load_first(d_row + c, n);
+      const Floats zeros = {};
+      const Ints above = level > broadcast(top), below = level < broadcast(-top);
+      const Floats saturated = above ? broadcast(top) : broadcast(-top);
+      const Ints outside = above | below;
+      sums[p] += d * (outside ? saturated : level - quotient);
+      store_first(to + c, outside ? zeros : d, n);
+    });
+    grad_clip[g] = sum_lanes(sums) * (scale / shape.clip);
+  }
+}
+
 template <class T>
 constexpr TypedRowKernels<T> make_typed_row_kernels() {
   return {
@@ -231,6 +293,8 @@ constexpr TypedRowKernels<T> make_typed_row_kernels() {
       .rotate_head = rotate_head_loop<T>,
       .cross_entropy = cross_entropy_loop<T>,
       .distillation = distillation_loop<T>,
+      .quantize_activations = quantize_activations_loop<T>,
+      .quantize_activations_backward = quantize_activations_backward_loop<T>,
   };
 }
 

@@ -38,6 +38,15 @@ torch::Tensor to_float_tensor(const TensorView& view) {
   return mapped_tensor(view).to(torch::kFloat32, /*non_blocking=*/false, /*copy=*/true);
 }
 
+torch::Tensor head_weight(const ModelEnds& ends, torch::ScalarType type) {
+  return (ends.quantized_head ? ends.quantized_head->effective_weight() : ends.head).to(type);
+}
+
+torch::Tensor head_rows(const ModelEnds& ends, int64_t first, int64_t count) {
+  if (ends.quantized_head) return ends.quantized_head->effective_rows(first, count);
+  return ends.head.narrow(0, first, count).to(torch::kFloat32);
+}
+
 ModelEnds load_ends(const ModelConfig& config, const TensorSource& tensor) {
   ModelEnds ends;
   ends.embedding = mapped_tensor(tensor("model.embed_tokens.weight"));

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <string>
 
 #include <absl/status/statusor.h>
@@ -22,8 +23,15 @@ struct ModelEnds {
   torch::Tensor embedding;   ///< [vocab, dim] F32, F16 or BF16, backed by the folder's mapping
   torch::Tensor final_norm;  ///< [dim] float32
   torch::Tensor head;        ///< [vocab, dim] as embedding; the same tensor when tied
-  double epsilon = 1e-6;     ///< of the final norm
+  std::shared_ptr<Projection> quantized_head;  ///< in place of `head`, which is undefined then
+  double epsilon = 1e-6;                       ///< of the final norm
 };
+
+/// What the head multiplies with, [vocab, dim] of `type`.
+torch::Tensor head_weight(const ModelEnds& ends, torch::ScalarType type);
+
+/// Rows first .. first + count of it, [count, dim] float32.
+torch::Tensor head_rows(const ModelEnds& ends, int64_t first, int64_t count);
 
 /// A checkpoint's tensor by its full name; the bytes outlive what is made from them.
 using TensorSource = std::function<const TensorView&(const std::string& name)>;

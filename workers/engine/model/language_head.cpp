@@ -13,7 +13,7 @@ int64_t chunk_rows(int64_t vocab) { return std::max<int64_t>(16, (int64_t{8} << 
 }  // namespace
 
 LanguageHead::LanguageHead(const ModelEnds& ends, torch::ScalarType compute)
-    : ends_(ends), head_(ends.head.to(compute)) {}
+    : ends_(ends), head_(head_weight(ends, compute)) {}
 
 void LanguageHead::for_each_chunk(
     const torch::Tensor& hidden,

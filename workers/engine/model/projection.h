@@ -17,7 +17,22 @@ class Projection : public torch::nn::Module {
 
   /// The weight forward multiplies with, float32 [out, in], without gradient.
   virtual torch::Tensor effective_weight() = 0;
+
+  /// Rows first .. first + count of it, [count, in]; cheaper where the whole need not exist.
+  virtual torch::Tensor effective_rows(int64_t first, int64_t count) {
+    return effective_weight().narrow(0, first, count);
+  }
+
+  /// The projection that holds the weight, where this one only changes its input; else null.
+  virtual std::shared_ptr<Projection> wrapped() const { return nullptr; }
 };
+
+/// `projection`, or what it wraps, as a `Kind` (DenseProjection, ...); null if it is of another.
+template <class Kind>
+std::shared_ptr<Kind> weight_as(const std::shared_ptr<Projection>& projection) {
+  const std::shared_ptr<Projection> wrapped = projection->wrapped();
+  return std::dynamic_pointer_cast<Kind>(wrapped != nullptr ? wrapped : projection);
+}
 
 /// A plain weight matrix. Registered as "weight".
 class DenseProjection : public Projection {

@@ -20,10 +20,6 @@ struct StraightThrough : torch::autograd::Function<StraightThrough> {
   }
 };
 
-torch::Tensor straight_through(const torch::Tensor& x, const torch::Tensor& value) {
-  return StraightThrough::apply(x, value);
-}
-
 kernels::GroupedMatrix grouped(const torch::Tensor& weight, int64_t group_size, int64_t bits) {
   return {weight.size(0), weight.size(1), group_size, static_cast<int>(bits)};
 }
@@ -78,6 +74,10 @@ struct FusedFakeQuantize : torch::autograd::Function<FusedFakeQuantize> {
 };
 
 }  // namespace
+
+torch::Tensor straight_through(const torch::Tensor& x, const torch::Tensor& value) {
+  return StraightThrough::apply(x, value);
+}
 
 Qparams min_max_qparams(const torch::Tensor& weight, const AffineGrid& grid) {
   const int64_t rows = weight.size(0), cols = weight.size(1);

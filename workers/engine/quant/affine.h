@@ -23,6 +23,9 @@ struct Qparams {
   torch::Tensor zero_point;
 };
 
+/// `value` with the gradient of the identity in `x`.
+torch::Tensor straight_through(const torch::Tensor& x, const torch::Tensor& value);
+
 /// Smallest and largest scale in use (EfficientQAT clamps to these).
 inline constexpr double kMinScale = 1e-4;
 inline constexpr double kMaxScale = 1e4;

@@ -113,12 +113,12 @@ torch::Tensor PackedProjection::forward(const torch::Tensor& x) {
                               static_cast<int64_t>(weight_.bits));
 }
 
-torch::Tensor PackedProjection::effective_weight() {
+torch::Tensor PackedProjection::effective_rows(int64_t first, int64_t count) {
   const torch::NoGradGuard no_grad;
-  const UsedQparams used(scale_, zero_point_, weight_.bits);
-  return dequantize(packed_, used.zero_point, used.scale,
-                    {weight_.rows, weight_.cols, weight_.group_size, weight_.bits},
-                    torch::kFloat32);
+  const UsedQparams used(scale_.narrow(0, first, count), zero_point_.narrow(0, first, count),
+                         weight_.bits);
+  return dequantize(packed_.narrow(0, first, count), used.zero_point, used.scale,
+                    {count, weight_.cols, weight_.group_size, weight_.bits}, torch::kFloat32);
 }
 
 QuantizedWeight PackedProjection::to_quantized_weight() const {

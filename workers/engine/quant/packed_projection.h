@@ -13,7 +13,10 @@ class PackedProjection : public Projection {
 
   torch::Tensor forward(const torch::Tensor& x) override;
   int64_t output_size() const override { return weight_.rows; }
-  torch::Tensor effective_weight() override;
+  torch::Tensor effective_weight() override { return effective_rows(0, weight_.rows); }
+  torch::Tensor effective_rows(int64_t first, int64_t count) override;
+
+  int bits() const { return weight_.bits; }
 
   /// Master scales, float32 [out, groups]; set requires_grad to train them (E2E-QP). They are used
   /// as effective_scale() rounds them.

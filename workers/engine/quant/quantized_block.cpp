@@ -14,6 +14,15 @@ std::map<std::string, torch::Tensor> norms_as_stored(const DecoderBlock& block) 
   return norms;
 }
 
+std::map<std::string, ActivationQuantizer> activation_quantizers(const DecoderBlock& block) {
+  std::map<std::string, ActivationQuantizer> quantizers;
+  for (const auto& [name, projection] : block->projections()) {
+    const auto wrapper = std::dynamic_pointer_cast<ActivationQuantProjection>(projection);
+    if (wrapper != nullptr) quantizers[name] = wrapper->quantizer();
+  }
+  return quantizers;
+}
+
 }  // namespace
 
 void prepare_block(DecoderBlock& block, const GridOf& grid_of) {
@@ -32,10 +41,11 @@ void prepare_block(DecoderBlock& block, const GridOf& grid_of) {
 QuantizedBlock convert_block(const DecoderBlock& block) {
   QuantizedBlock result;
   for (const auto& [name, projection] : block->projections()) {
-    const auto fake = std::dynamic_pointer_cast<FakeQuantProjection>(projection);
+    const auto fake = weight_as<FakeQuantProjection>(projection);
     if (fake != nullptr) result.projections[name] = fake->to_quantized_weight();
   }
   result.norms = norms_as_stored(block);
+  result.activations = activation_quantizers(block);
   return result;
 }
 
@@ -50,16 +60,24 @@ DecoderBlock make_packed_block(const ModelConfig& config, const TensorSource& te
     return std::make_shared<DenseProjection>(to_float_tensor(tensor(prefix + name + ".weight")));
   };
   const auto norm = [&](const std::string& name) { return quantized.norms.at(name).clone(); };
-  return DecoderBlock(config, BlockParts{.projection = projection, .norm = norm});
+  DecoderBlock block(config, BlockParts{.projection = projection, .norm = norm});
+  apply_activation_quantization(block,
+                                [&](const std::string& name) -> std::optional<ActivationQuantizer> {
+                                  const auto found = quantized.activations.find(name);
+                                  if (found == quantized.activations.end()) return std::nullopt;
+                                  return found->second;
+                                });
+  return block;
 }
 
 QuantizedBlock repack_block(const DecoderBlock& block) {
   QuantizedBlock result;
   for (const auto& [name, projection] : block->projections()) {
-    const auto packed = std::dynamic_pointer_cast<PackedProjection>(projection);
+    const auto packed = weight_as<PackedProjection>(projection);
     if (packed != nullptr) result.projections[name] = packed->to_quantized_weight();
   }
   result.norms = norms_as_stored(block);
+  result.activations = activation_quantizers(block);
   return result;
 }
 

@@ -8,6 +8,7 @@
 
 #include "storage/checkpoint/model_config.h"
 #include "workers/engine/model/decoder.h"
+#include "workers/engine/quant/activation_quant.h"
 #include "workers/engine/quant/affine.h"
 #include "workers/engine/quant/quantized_weight.h"
 
@@ -20,6 +21,8 @@ struct QuantizedBlock {
   /// "input_layernorm.weight" → [dim] float32, exact in fp16: norms train with the block and are
   /// used as they will be stored.
   std::map<std::string, torch::Tensor> norms;
+  /// "self_attn.q_proj" → how its input is quantized; absent where it is not.
+  std::map<std::string, ActivationQuantizer> activations;
 };
 
 /// The grid of a projection of `block_prefix(index) + name`, or none to keep full precision.
@@ -30,11 +33,11 @@ using GridOf =
 /// qparams. Without calibration text or search: initialise_block (workers/engine/train) chooses.
 void prepare_block(DecoderBlock& block, const GridOf& grid_of);
 
-/// Convert: the codes, zero points, scales and norms a prepared block has arrived at.
+/// Convert: the codes, zero points, scales, norms and clips a prepared block has arrived at.
 QuantizedBlock convert_block(const DecoderBlock& block);
 
-/// Block `index` with the projections of `quantized` packed and its norms; projections without
-/// codes are dense from `tensor`.
+/// Block `index` with the projections of `quantized` packed, its norms and its quantized inputs;
+/// projections without codes are dense from `tensor`.
 DecoderBlock make_packed_block(const ModelConfig& config, const TensorSource& tensor, int64_t index,
                                const QuantizedBlock& quantized);
 

@@ -39,7 +39,8 @@ struct BlockApOptions {
   AdamWOptions zero_point{.learning_rate = 1e-4};  ///< in codes; published: as the scales'
   AdamWOptions weight{.learning_rate = 2e-5};
   AdamWOptions norm{.learning_rate = 2e-5};
-  AdamWOptions clip_factor{.learning_rate = 1e-3};  ///< share of a group's range; kClipping only
+  AdamWOptions clip_factor{.learning_rate = 1e-3};   ///< share of a group's range; kClipping only
+  AdamWOptions activation_clip{.learning_rate = 0};  ///< of activation-quantized inputs
   LearningRateShape schedule{.final_ratio = 0.05};
   double clip_norm = 0;  ///< largest norm of all gradients together; 0: not clipped, as published
   bool shuffle = false;

@@ -2,6 +2,8 @@
 
 #include <memory>
 
+#include "workers/engine/quant/activation_quant.h"
+
 namespace qaas {
 namespace {
 
@@ -24,7 +26,9 @@ bool trains_weights(BlockApTrainable trainable) {
 
 BlockApParameters::BlockApParameters(DecoderBlock& block, const BlockApOptions& options) {
   for (const auto& [name, projection] : block->projections()) {
-    const auto fake = std::dynamic_pointer_cast<FakeQuantProjection>(projection);
+    const auto activation = std::dynamic_pointer_cast<ActivationQuantProjection>(projection);
+    if (activation != nullptr) train(activation->clip(), options.activation_clip);
+    const auto fake = weight_as<FakeQuantProjection>(projection);
     if (fake != nullptr) add(*fake, options);  // others keep full precision: not trained
   }
   if (!trains_weights(options.trainable)) return;

@@ -21,7 +21,7 @@ int64_t block_activation_bytes(const ModelEnds& ends, const DecoderBlock& block,
   int64_t weights = 0;
   for (const auto& [name, projection] : block->projections()) {
     width += projection->output_size();
-    const auto fake = std::dynamic_pointer_cast<FakeQuantProjection>(projection);
+    const auto fake = weight_as<FakeQuantProjection>(projection);
     if (fake != nullptr) weights += fake->weight().numel();
   }
   return (tokens * width + weights) * static_cast<int64_t>(sizeof(float));

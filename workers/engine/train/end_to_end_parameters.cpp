@@ -2,6 +2,7 @@
 
 #include <absl/strings/str_cat.h>
 
+#include "workers/engine/quant/activation_quant.h"
 #include "workers/engine/quant/fake_quant_projection.h"
 #include "workers/engine/quant/packed_projection.h"
 
@@ -24,8 +25,8 @@ class FixedProjection : public Projection {
 };
 
 bool is_quantized(const std::shared_ptr<Projection>& projection) {
-  return std::dynamic_pointer_cast<PackedProjection>(projection) != nullptr ||
-         std::dynamic_pointer_cast<FakeQuantProjection>(projection) != nullptr;
+  return weight_as<PackedProjection>(projection) != nullptr ||
+         weight_as<FakeQuantProjection>(projection) != nullptr;
 }
 
 }  // namespace
@@ -37,7 +38,7 @@ EndToEndParameters::EndToEndParameters(const ModelEnds& ends, std::vector<Decode
     const std::string prefix = absl::StrCat("block.", i, ".");
     for (const auto& [name, projection] : blocks[i]->projections()) {
       if (options.frozen && options.frozen(static_cast<int64_t>(i), name)) continue;
-      add_projection(prefix + name, *projection, options);
+      add_projection(prefix + name, *weight_as<Projection>(projection), options);
     }
     for (const auto& [name, norm] : blocks[i]->norms()) train(prefix + name, norm, options.norm);
     if (!empty() && first_trained_block_ == blocks.size()) first_trained_block_ = i;
@@ -98,7 +99,10 @@ void EndToEndParameters::hold_frozen(const EndToEndOptions& options) {
           room -= weight.numel() * static_cast<int64_t>(weight.element_size());
           if (room < 0) return current;
           held_[{i, name}] = current;
-          return std::make_shared<FixedProjection>(std::move(weight));
+          const auto fixed = std::make_shared<FixedProjection>(std::move(weight));
+          const auto input = std::dynamic_pointer_cast<ActivationQuantProjection>(current);
+          if (input == nullptr) return fixed;
+          return std::make_shared<ActivationQuantProjection>(fixed, input->quantizer());
         });
   }
 }
