@@ -29,7 +29,7 @@ class RunJob : public testing::JobTest {
   }
   FolderScore score(const std::filesystem::path& folder) const {
     const auto score = evaluate_folder({.model = folder,
-                                        .evaluation = folder_ / "evaluation",
+                                        .texts = {folder_ / "evaluation"},
                                         .original = folder_ / "model",
                                         .sequence_length = 20,
                                         .samples = 6},
@@ -83,18 +83,17 @@ TEST_F(RunJob, TrainingBeatsRoundToNearest) {
 TEST_F(RunJob, TheManifestsEvaluationIsWhatScoringTheFolderGives) {
   ASSERT_THAT(run(tiny_spec(), "a"), IsOk());
   const nlohmann::json evaluation = manifest("a").at("evaluation");
-  const auto text = [&](const char* model) {
+  const auto expect_same = [&](const std::filesystem::path& folder, const char* model) {
     const nlohmann::json& told = evaluation.at(model);
-    return FolderScore{.windows = 6,
-                       .sequence_length = 20,
-                       .score = {.loss = told.at("loss"),
-                                 .perplexity = told.at("perplexity"),
-                                 .kl_divergence = told.value("kl_divergence", 0.0)},
-                       .has_divergence = true}
-        .to_text();
+    const FolderScore scored = score(folder);
+    ASSERT_EQ(scored.texts.size(), 1u);
+    EXPECT_EQ(scored.texts[0].model.loss, told.at("loss")) << model;
+    EXPECT_EQ(scored.texts[0].model.perplexity, told.at("perplexity")) << model;
+    EXPECT_EQ(scored.texts[0].model.kl_divergence, told.value("kl_divergence", 0.0)) << model;
+    EXPECT_EQ(scored.texts[0].model.top1_agreement, told.at("top1_agreement")) << model;
   };
-  EXPECT_EQ(score(folders("a").out).to_text(), text("quantized"));
-  EXPECT_EQ(score(folder_ / "model").to_text(), text("original"));
+  expect_same(folders("a").out, "quantized");
+  expect_same(folder_ / "model", "original");
 }
 
 TEST_F(RunJob, TheManifestNamesWhatTheJobSaw) {
@@ -160,7 +159,7 @@ TEST_F(RunJob, OverridesSurviveIntoTheArtifact) {
   const TensorView& source = model_.tensor("model.layers.1.mlp.down_proj.weight");
   EXPECT_EQ(kept.dtype, source.dtype);
   EXPECT_TRUE(std::ranges::equal(kept.bytes, source.bytes));
-  EXPECT_EQ(score(folders("a").out).windows, 6);
+  EXPECT_EQ(score(folders("a").out).texts.at(0).windows, 6);
 }
 
 TEST_F(RunJob, EitherStageRunsAlone) {
@@ -191,8 +190,9 @@ TEST_F(RunJob, MoreSamplesThanTheDatasetHoldsIsRefusedWithTheCount) {
 TEST_F(RunJob, TwoDatasetsOfOneNameAreRefused) {
   v1::JobSpec spec = tiny_spec();
   spec.mutable_calibration()->set_dataset(spec.evaluation().dataset());
-  EXPECT_THAT(run(spec, "a"), StatusIs(absl::StatusCode::kInvalidArgument,
-                                       HasSubstr("calls both 'datasets/evaluation'")));
+  EXPECT_THAT(run(spec, "a"),
+              StatusIs(absl::StatusCode::kInvalidArgument,
+                       HasSubstr("not the first data that the spec calls 'datasets/evaluation'")));
 }
 
 TEST_F(RunJob, AnInvalidSpecIsRefusedByEachFieldsPath) {

@@ -130,7 +130,7 @@ TEST_F(EndToEndTest, LowersTheLossAndChangesOnlyScales) {
   for (const auto compute : {torch::kFloat32, torch::kBFloat16}) {
     std::vector<DecoderBlock> blocks = packed();
     std::vector<QuantizedBlock> before;
-    for (const DecoderBlock& block : blocks) before.push_back(repack_block(block));
+    for (const DecoderBlock& block : blocks) before.push_back(convert_block(block));
     const torch::Tensor dense = blocks[1]->projections()[1].second->effective_weight().clone();
     const auto report = train(blocks, {.epochs = 8,
                                        .batch_size = 3,
@@ -141,7 +141,7 @@ TEST_F(EndToEndTest, LowersTheLossAndChangesOnlyScales) {
     EXPECT_LT(report->losses.back(), 0.95 * report->losses.front());
     EXPECT_EQ(report->tokens, 8 * kWindows * kSeq);
     for (size_t i = 0; i < blocks.size(); ++i) {
-      const QuantizedBlock after = repack_block(blocks[i]);
+      const QuantizedBlock after = convert_block(blocks[i]);
       for (const auto& [name, weight] : before[i].projections) {
         EXPECT_EQ(after.projections.at(name).packed, weight.packed) << name;
         EXPECT_EQ(after.projections.at(name).zero_points, weight.zero_points) << name;

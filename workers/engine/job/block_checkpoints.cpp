@@ -18,6 +18,8 @@ namespace {
 
 constexpr char kVersion[] = "1";
 constexpr char kCodes[] = ".codes", kZeroPoints[] = ".zero_points", kScales[] = ".scales";
+constexpr char kMaster[] = ".master", kMasterScale[] = ".master_scale",
+               kMasterZeroPoint[] = ".master_zero_point";
 
 std::string file_name(BlockCheckpoints::Stage stage, int64_t index) {
   const char* prefix = stage == BlockCheckpoints::Stage::kBlockTraining ? "block" : "end-to-end";
@@ -109,7 +111,13 @@ absl::StatusOr<std::string> BlockCheckpoints::save(
     Stage stage, int64_t index, const QuantizedBlock& block,
     const std::optional<v1::TrainingCurve>& curve) const {
   std::vector<TensorToWrite> tensors;
-  std::vector<torch::Tensor> norms;  // keep the bytes alive
+  std::vector<torch::Tensor> kept;  // keep the bytes alive
+  const auto add_floats = [&](const std::string& name, const torch::Tensor& values) {
+    kept.push_back(values.contiguous());
+    const auto* data = kept.back().data_ptr<float>();
+    tensors.push_back({name, Dtype::kF32, kept.back().sizes().vec(),
+                       std::as_bytes(std::span<const float>(data, size_t(values.numel())))});
+  };
   for (const auto& [name, weight] : block.projections) {
     const int64_t groups = weight.cols / weight.group_size;
     tensors.push_back({name + kCodes,
@@ -121,14 +129,12 @@ absl::StatusOr<std::string> BlockCheckpoints::save(
     tensors.push_back(
         {name + kScales, Dtype::kF32, {weight.rows, groups}, bytes_of(weight.scales)});
   }
-  for (const auto& [name, norm] : block.norms) {
-    norms.push_back(norm.contiguous());
-    const auto* data = norms.back().data_ptr<float>();
-    tensors.push_back({name,
-                       Dtype::kF32,
-                       {norm.numel()},
-                       std::as_bytes(std::span<const float>(data, size_t(norm.numel())))});
+  for (const auto& [name, master] : block.masters) {
+    add_floats(name + kMaster, master.weight);
+    add_floats(name + kMasterScale, master.qparams.scale);
+    add_floats(name + kMasterZeroPoint, master.qparams.zero_point);
   }
+  for (const auto& [name, norm] : block.norms) add_floats(name, norm);
   const std::string name = file_name(stage, index);
   const absl::Status status =
       write_safetensors(folder_ / name, std::move(tensors),
@@ -182,6 +188,23 @@ absl::StatusOr<std::optional<BlockCheckpoints::Loaded>> BlockCheckpoints::load(
         !copy_values(tensor(kZeroPoints), Dtype::kU8, groups, weight.zero_points) ||
         !copy_values(tensor(kScales), Dtype::kF32, groups, weight.scales)) {
       return damaged(absl::StrCat("tensors of '", projection, "' do not fit its grid"));
+    }
+    const int64_t group_count = weight.cols / weight.group_size;
+    const auto floats = [&](const char* suffix, int64_t cols, torch::Tensor& out) {
+      std::vector<float> values;
+      if (!copy_values(tensor(suffix), Dtype::kF32, size_t(weight.rows * cols), values)) {
+        return false;
+      }
+      out = torch::tensor(values).view({weight.rows, cols});
+      return true;
+    };
+    if (file->tensors().contains(projection + kMaster)) {
+      MasterWeight& master = loaded.block.masters[projection];
+      if (!floats(kMaster, weight.cols, master.weight) ||
+          !floats(kMasterScale, group_count, master.qparams.scale) ||
+          !floats(kMasterZeroPoint, group_count, master.qparams.zero_point)) {
+        return damaged(absl::StrCat("masters of '", projection, "' do not fit its grid"));
+      }
     }
     loaded.block.projections[projection] = std::move(weight);
   }

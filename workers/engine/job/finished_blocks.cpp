@@ -29,14 +29,17 @@ void FinishedBlocks::recover(Stage stage) {
   // End-to-end training ends for all blocks at once: some of them are of no use.
   if (stage == Stage::kEndToEnd && static_cast<int64_t>(found.size()) < count_) return;
   for (auto& [index, loaded] : found) {
-    if (loaded.other_host && !std::exchange(other_host_, true)) {
-      reporter_.warn(
-          "resuming from a machine with other threads or compute type: the artifact will not be "
-          "the one an uninterrupted run gives, byte for byte");
-    }
+    if (loaded.other_host) note_other_host();
     finished_[stage][index] = std::move(loaded.curve);
     if (keep_ == Keep::kInMemory) kept_[index] = std::move(loaded.block);
   }
+}
+
+void FinishedBlocks::note_other_host() {
+  if (std::exchange(other_host_, true)) return;
+  reporter_.warn(
+      "resuming from a machine with other threads or compute type: the artifact will not be the "
+      "one an uninterrupted run gives, byte for byte");
 }
 
 bool FinishedBlocks::has(Stage stage, int64_t index) const {

@@ -44,7 +44,9 @@ class FinishedBlocks {
   absl::StatusOr<QuantizedBlock> get(int64_t index) const;
 
   int64_t count() const { return count_; }
-  /// Whether a checkpoint of another host was taken.
+  /// A checkpoint of another host is taken: warns, once.
+  void note_other_host();
+  /// Whether one was.
   bool other_host() const { return other_host_; }
 
  private:

@@ -12,6 +12,7 @@
 #include "workers/engine/data/dataset.h"
 #include "workers/engine/data/dataset_source.h"
 #include "workers/engine/data/tokenizer.h"
+#include "workers/engine/eval/task_file.h"
 #include "workers/engine/job/generated_text.h"
 
 namespace qaas {
@@ -37,14 +38,16 @@ absl::StatusOr<std::string> dataset_digest(const std::filesystem::path& path,
   return std::filesystem::is_directory(path, error) ? sha256_folder(path, stop) : sha256_file(path);
 }
 
-absl::StatusOr<bool> same_source(const v1::JobSpec& spec, const RunFolders& folders) {
+/// Whether `text` may be from the source that calibration is from.
+absl::StatusOr<bool> same_source(const v1::JobSpec& spec, const std::filesystem::path& calibration,
+                                 const v1::DataSelection& text, const std::filesystem::path& path) {
   if (spec.calibration().has_generated()) return false;
-  if (spec.calibration().dataset() == spec.evaluation().dataset()) return true;
-  const absl::StatusOr<std::string> calibration = dataset_source(folders.calibration);
-  if (!calibration.ok()) return calibration.status();
-  const absl::StatusOr<std::string> evaluation = dataset_source(folders.evaluation);
-  if (!evaluation.ok()) return evaluation.status();
-  return !calibration->empty() && *calibration == *evaluation;
+  if (spec.calibration().dataset() == text.dataset()) return true;
+  const absl::StatusOr<std::string> calibrated = dataset_source(calibration);
+  if (!calibrated.ok()) return calibrated.status();
+  const absl::StatusOr<std::string> evaluated = dataset_source(path);
+  if (!evaluated.ok()) return evaluated.status();
+  return !calibrated->empty() && *calibrated == *evaluated;
 }
 
 BeginOfSequence begin_of_sequence(const v1::DataSelection& selection) {
@@ -91,6 +94,94 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer_if_present(
   return tokenizer;
 }
 
+/// Reads the datasets of one job, noting the digest of each.
+class DatasetReader {
+ public:
+  DatasetReader(JobInputs& inputs, const RunFolders& folders, std::stop_token stop)
+      : inputs_(inputs), spec_(inputs.job.spec()), folders_(folders), stop_(std::move(stop)) {}
+
+  absl::Status read() {
+    absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer = tokenizer_if_present(folders_.model);
+    if (!tokenizer.ok()) return tokenizer.status();
+    tokenizer_ = *std::move(tokenizer);
+    if (reads_calibration(spec_)) {
+      absl::StatusOr<torch::Tensor> ids =
+          spec_.calibration().has_generated()
+              ? generated_windows(inputs_.model, spec_.calibration(), spec_.seed(), stop_)
+              : windows(folders_.calibration, spec_.calibration(), kMostCalibrationWindows);
+      if (!ids.ok()) return ids.status();
+      inputs_.calibration = *std::move(ids);
+    }
+    if (const absl::Status status = add_text(folders_.evaluation, spec_.evaluation());
+        !status.ok()) {
+      return status;
+    }
+    for (int i = 0; i < spec_.further_evaluations_size(); ++i) {
+      const absl::Status status =
+          add_text(folders_.further_evaluations[size_t(i)], spec_.further_evaluations(i));
+      if (!status.ok()) return status;
+    }
+    for (int i = 0; i < spec_.tasks_size(); ++i) {
+      const absl::Status status = add_task(folders_.tasks[size_t(i)], spec_.tasks(i));
+      if (!status.ok()) return status;
+    }
+    return absl::OkStatus();
+  }
+
+ private:
+  absl::Status note_digest(const std::filesystem::path& path, const std::string& dataset) {
+    absl::StatusOr<std::string> digest = dataset_digest(path, stop_);
+    if (!digest.ok()) return digest.status();
+    const auto [known, added] = inputs_.dataset_digests.emplace(dataset, *digest);
+    if (added || known->second == *digest) return absl::OkStatus();
+    return absl::InvalidArgumentError(
+        absl::StrCat(path.string(), " is not the first data that the spec calls '", dataset,
+                     "'; give each dataset of the spec a name of its own"));
+  }
+
+  absl::StatusOr<torch::Tensor> windows(const std::filesystem::path& path,
+                                        const v1::DataSelection& selection, int64_t most) {
+    if (const absl::Status status = note_digest(path, selection.dataset()); !status.ok()) {
+      return status;
+    }
+    return load_ids(path, tokenizer_.get(), selection, most, spec_.seed(), inputs_.model.config());
+  }
+
+  absl::Status add_text(const std::filesystem::path& path, const v1::DataSelection& selection) {
+    absl::StatusOr<torch::Tensor> ids = windows(path, selection, kMostEvaluationWindows);
+    if (!ids.ok()) return ids.status();
+    inputs_.evaluation.texts.push_back(*std::move(ids));
+    absl::StatusOr<bool> same = false;
+    if (inputs_.calibration.defined()) {
+      same = same_source(spec_, folders_.calibration, selection, path);
+    }
+    if (!same.ok()) return same.status();
+    inputs_.same_source.push_back(*same);
+    return absl::OkStatus();
+  }
+
+  absl::Status add_task(const std::filesystem::path& path, const std::string& dataset) {
+    if (const absl::Status status = note_digest(path, dataset); !status.ok()) return status;
+    if (tokenizer_ == nullptr) {
+      return absl::InvalidArgumentError(absl::StrCat("task '", dataset, "': model '", spec_.model(),
+                                                     "' has no tokenizer to read it with"));
+    }
+    const ModelConfig& config = inputs_.model.config();
+    absl::StatusOr<Task> task = load_task(path, *tokenizer_,
+                                          {.max_length = config.max_position_embeddings,
+                                           .vocab_size = static_cast<int32_t>(config.vocab_size)});
+    if (!task.ok()) return task.status();
+    inputs_.evaluation.tasks.push_back(*std::move(task));
+    return absl::OkStatus();
+  }
+
+  JobInputs& inputs_;
+  const v1::JobSpec& spec_;
+  const RunFolders& folders_;
+  std::stop_token stop_;
+  std::unique_ptr<Tokenizer> tokenizer_;  // null where the model has none
+};
+
 }  // namespace
 
 absl::StatusOr<JobInputs> load_inputs(const v1::Job& job, const RunFolders& folders,
@@ -118,36 +209,8 @@ absl::StatusOr<JobInputs> load_inputs(const v1::Job& job, const RunFolders& fold
   }
 
   // 3. Data.
-  absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer = tokenizer_if_present(folders.model);
-  if (!tokenizer.ok()) return tokenizer.status();
-  const auto load = [&](const std::filesystem::path& path, const v1::DataSelection& selection,
-                        int64_t most) -> absl::StatusOr<torch::Tensor> {
-    absl::StatusOr<std::string> data_digest = dataset_digest(path, stop);
-    if (!data_digest.ok()) return data_digest.status();
-    const auto [known, added] = inputs.dataset_digests.emplace(selection.dataset(), *data_digest);
-    if (!added && known->second != *data_digest) {
-      return absl::InvalidArgumentError(
-          absl::StrCat(folders.calibration.string(), " and ", folders.evaluation.string(),
-                       " differ, but the spec calls both '", selection.dataset(),
-                       "'; give calibration.dataset or evaluation.dataset another name"));
-    }
-    return load_ids(path, tokenizer->get(), selection, most, spec.seed(), inputs.model.config());
-  };
-  if (spec.method() != v1::METHOD_ROUND_TO_NEAREST) {
-    absl::StatusOr<torch::Tensor> ids =
-        spec.calibration().has_generated()
-            ? generated_windows(inputs.model, spec.calibration(), spec.seed(), stop)
-            : load(folders.calibration, spec.calibration(), kMostCalibrationWindows);
-    if (!ids.ok()) return ids.status();
-    inputs.calibration = *std::move(ids);
-    const absl::StatusOr<bool> same = same_source(spec, folders);
-    if (!same.ok()) return same.status();
-    inputs.same_source = *same;
-  }
-  absl::StatusOr<torch::Tensor> ids =
-      load(folders.evaluation, spec.evaluation(), kMostEvaluationWindows);
-  if (!ids.ok()) return ids.status();
-  inputs.evaluation = *std::move(ids);
+  const absl::Status read = DatasetReader(inputs, folders, stop).read();
+  if (!read.ok()) return read;
   return inputs;
 }
 

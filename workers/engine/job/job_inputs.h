@@ -3,12 +3,14 @@
 #include <map>
 #include <stop_token>
 #include <string>
+#include <vector>
 
 #include <absl/status/statusor.h>
 #include <torch/torch.h>
 
 #include "qaas/v1/job.pb.h"
 #include "storage/checkpoint/model_folder.h"
+#include "workers/engine/eval/evaluate_model.h"
 #include "workers/engine/job/run_job.h"
 
 namespace qaas {
@@ -19,10 +21,10 @@ struct JobInputs {
   ModelFolder model;
   std::string model_digest;
   std::map<std::string, std::string> dataset_digests;  ///< by dataset name
-  bool same_source =
-      false;  ///< calibration and evaluation text: one dataset, or one declared source
-  torch::Tensor calibration;  ///< [windows, seq] int64; undefined for round-to-nearest
-  torch::Tensor evaluation;   ///< [windows, seq] int64
+  torch::Tensor calibration;    ///< [windows, seq] int64; undefined where nothing reads it
+  EvaluationInputs evaluation;  ///< the main text, then further ones in the spec's order; tasks
+  /// For each text: whether calibration comes from the same dataset or declared source.
+  std::vector<bool> same_source;
 };
 
 /// Opens the model, checks the spec against it, fills in defaults, verifies the digest the job is

@@ -9,7 +9,7 @@
 #include <torch/torch.h>
 
 #include "qaas/v1/report.pb.h"
-#include "workers/engine/eval/language_model_score.h"
+#include "workers/engine/eval/evaluate_model.h"
 #include "workers/engine/job/block_checkpoints.h"
 #include "workers/engine/job/finished_blocks.h"
 #include "workers/engine/job/job_inputs.h"
@@ -45,10 +45,8 @@ struct JobState {
   ModelEnds original_ends;  ///< of inputs.model
   ModelEnds ends;           ///< of source; the final norm may have been trained
 
-  /// Scored original, once the baselines are there; the final hidden states of the source on the
-  /// calibration windows, where an earlier stage came by them. [windows, seq, dim] float32
-  std::optional<ScoredModel> original;
-  torch::Tensor teacher_residual;
+  /// The scored original, once the baselines are there.
+  std::optional<EvaluationScores> original;
 
   v1::RunReport report;
 

@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "workers/engine/report/training_curve.h"
+
 namespace qaas {
 
 void Reporter::start_phase(v1::Phase phase) {
@@ -24,6 +26,12 @@ void Reporter::progress(v1::Progress progress) {
   progress.set_remaining_seconds(meter_.remaining_seconds());
   v1::EngineEvent event;
   *event.mutable_progress() = std::move(progress);
+  sink_(event);
+}
+
+void Reporter::training_curve(const v1::TrainingCurve& curve) {
+  v1::EngineEvent event;
+  *event.mutable_training_curve() = thinned(curve);
   sink_(event);
 }
 

@@ -22,6 +22,8 @@ class Reporter {
   void warn(const std::string& message);
   /// At most once a second; the rest are dropped.
   void progress(v1::Progress progress);
+  /// The curve of a training that ended, thinned to what an event holds.
+  void training_curve(const v1::TrainingCurve& curve);
   void send(const v1::EngineEvent& event) { sink_(event); }
 
   WorkMeter& meter() { return meter_; }

@@ -7,11 +7,15 @@
 
 namespace qaas {
 
-/// Scores a model on the evaluation text, against state.original once that is there, reporting
-/// progress.
-absl::StatusOr<ScoredModel> score(JobState& state, const ModelConfig& config, const ModelEnds& ends,
-                                  const BlockSource& source);
+/// How much of the evaluation a model is scored on.
+enum class ScoreExtent { kMainText, kTexts, kTextsAndTasks };
+
+/// Scores a model, against state.original once that is there, reporting progress.
+absl::StatusOr<EvaluationScores> score(JobState& state, const ModelConfig& config,
+                                       const ModelEnds& ends, const BlockSource& source,
+                                       ScoreExtent extent);
 
 v1::ModelScore to_proto(const LanguageModelScore& score);
+v1::TaskAccuracy to_proto(const TaskScore& score);
 
 }  // namespace qaas

@@ -1,5 +1,9 @@
 #include "workers/engine/job/stage_options.h"
 
+#include <algorithm>
+#include <vector>
+
+#include "proto/spec/grids.h"
 #include "proto/spec/job_spec.h"
 #include "workers/engine/model/decoder.h"
 
@@ -9,53 +13,157 @@ namespace {
 /// Of activation clip factors, which lie between 0 and 1: a few hundred steps can halve one.
 constexpr double kActivationClipRate = 1e-3;
 
+/// The AdamW constants both training stages share, at `learning_rate`.
+template <class Options>
+AdamWOptions adam(const Options& from, double learning_rate) {
+  return {.learning_rate = learning_rate,
+          .beta1 = from.adam_beta1(),
+          .beta2 = from.adam_beta2(),
+          .epsilon = from.adam_epsilon(),
+          .weight_decay = from.weight_decay()};
+}
+
+LearningRateUnit unit_of(v1::LearningRateUnit unit) {
+  return unit == v1::LEARNING_RATE_UNIT_STEP_SIZE ? LearningRateUnit::kStepSize
+                                                  : LearningRateUnit::kAbsolute;
+}
+
+BlockApTrainable trainable_of(v1::BlockApTrainable trainable) {
+  switch (trainable) {
+    case v1::BLOCK_AP_TRAINABLE_SCALE_ZERO:
+      return BlockApTrainable::kScaleZero;
+    case v1::BLOCK_AP_TRAINABLE_CLIPPING:
+      return BlockApTrainable::kClipping;
+    case v1::BLOCK_AP_TRAINABLE_ROUNDING:
+      return BlockApTrainable::kRounding;
+    case v1::BLOCK_AP_TRAINABLE_SCALE_ZERO_ROUNDING:
+      return BlockApTrainable::kScaleZeroRounding;
+    case v1::BLOCK_AP_TRAINABLE_WEIGHT:
+      return BlockApTrainable::kWeight;
+    default:
+      return BlockApTrainable::kScaleZeroWeight;
+  }
+}
+
+Initializer initializer_of(v1::Initializer initializer) {
+  switch (initializer) {
+    case v1::INITIALIZER_CLIP_SEARCH:
+      return Initializer::kClipSearch;
+    case v1::INITIALIZER_GPTQ:
+      return Initializer::kGptq;
+    default:
+      return Initializer::kMinMax;
+  }
+}
+
+Objective objective_of(const v1::Objective& from) {
+  Objective objective;
+  switch (from.kind()) {
+    case v1::OBJECTIVE_KIND_FORWARD_KL:
+      objective.kind = Objective::Kind::kForwardKl;
+      break;
+    case v1::OBJECTIVE_KIND_REVERSE_KL:
+      objective.kind = Objective::Kind::kReverseKl;
+      break;
+    case v1::OBJECTIVE_KIND_CAKLD:
+      objective.kind = Objective::Kind::kCakld;
+      break;
+    case v1::OBJECTIVE_KIND_JSD:
+      objective.kind = Objective::Kind::kJsd;
+      objective.beta = from.jsd_beta();
+      break;
+    case v1::OBJECTIVE_KIND_SOFT_CROSS_ENTROPY:
+      objective.kind = Objective::Kind::kSoftCrossEntropy;
+      break;
+    case v1::OBJECTIVE_KIND_TSLD:
+      objective.kind = Objective::Kind::kTsld;
+      objective.tsld_temperature = from.tsld_tau();
+      break;
+    default:
+      return objective;  // cross-entropy has no options
+  }
+  objective.temperature = from.temperature();
+  objective.cross_entropy_weight = from.cross_entropy_weight();
+  return objective;
+}
+
 }  // namespace
 
 BlockApOptions block_ap_options(const v1::JobSpec& spec, torch::ScalarType compute) {
   const v1::BlockApOptions& from = spec.block_ap();
-  AdamWOptions adam{.beta1 = from.adam_beta1(),
-                    .beta2 = from.adam_beta2(),
-                    .epsilon = from.adam_epsilon(),
-                    .weight_decay = from.weight_decay()};
-  BlockApOptions options{.epochs = from.epochs(),
-                         .batch_size = from.batch_size(),
-                         .scale = adam,
-                         .zero_point = adam,
-                         .weight = adam,
-                         .norm = adam,
-                         .schedule = {.kind = LearningRateShape::Kind::kCosine,
-                                      .final_ratio = from.final_learning_rate_ratio()},
-                         .clip_norm = from.gradient_clip_norm(),
-                         .shuffle = from.shuffle(),
-                         .seed = spec.seed(),
-                         .compute = compute};
-  options.scale.learning_rate = from.quant_learning_rate();
-  options.zero_point.learning_rate = from.quant_learning_rate();
-  options.weight.learning_rate = from.weight_learning_rate();
-  options.norm.learning_rate = from.weight_learning_rate();
-  options.activation_clip = adam;
-  options.activation_clip.learning_rate = spec.activations().learn_clip() ? kActivationClipRate : 0;
-  return options;
+  return {.trainable = trainable_of(from.trainable()),
+          .epochs = from.epochs(),
+          .batch_size = from.batch_size(),
+          .unit = unit_of(from.learning_rate_unit()),
+          .scale = adam(from, from.quant_learning_rate()),
+          .zero_point = adam(from, from.zero_point_learning_rate()),
+          .weight = adam(from, from.weight_learning_rate()),
+          .norm = adam(from, from.norm_learning_rate()),
+          .activation_clip = adam(from, spec.activations().learn_clip() ? kActivationClipRate : 0),
+          .schedule = {.kind = LearningRateShape::Kind::kCosine,
+                       .final_ratio = from.final_learning_rate_ratio()},
+          .clip_norm = from.gradient_clip_norm(),
+          .shuffle = from.shuffle(),
+          .seed = spec.seed(),
+          .validation_windows = from.validation_samples(),
+          .restore_best = from.restore_best(),
+          .patience = from.early_stop_patience(),
+          .compute = compute};
 }
 
 EndToEndOptions end_to_end_options(const v1::EndToEndOptions& from, uint64_t seed,
                                    torch::ScalarType compute) {
   const bool constant = from.schedule() == v1::LEARNING_RATE_SCHEDULE_CONSTANT;
+  const std::vector<std::string> frozen(from.freeze().begin(), from.freeze().end());
   return {.epochs = from.epochs(),
           .batch_size = from.batch_size(),
           .micro_batch_size = from.micro_batch_size(),
-          .scale = {.learning_rate = from.learning_rate(),
-                    .beta1 = from.adam_beta1(),
-                    .beta2 = from.adam_beta2(),
-                    .epsilon = from.adam_epsilon(),
-                    .weight_decay = from.weight_decay()},
+          .objective = objective_of(from.objective()),
+          .unit = unit_of(from.learning_rate_unit()),
+          .scale = adam(from, from.learning_rate()),
+          .zero_point = adam(from, from.zero_point_learning_rate()),
+          .weight = adam(from, from.weight_learning_rate()),
+          .norm = adam(from, from.norm_learning_rate()),
+          .final_norm = adam(from, 0),
+          .frozen =
+              [frozen](int64_t block, const std::string& projection) {
+                const std::string name = block_prefix(block) + projection;
+                return std::any_of(frozen.begin(), frozen.end(), [&](const std::string& pattern) {
+                  return pattern_matches(pattern, name);
+                });
+              },
           .schedule = {.kind = constant ? LearningRateShape::Kind::kConstant
                                         : LearningRateShape::Kind::kCosine,
                        .warmup_ratio = from.warmup_ratio()},
           .clip_norm = from.gradient_clip_norm(),
           .shuffle = from.shuffle(),
           .seed = seed,
+          .validation_windows = from.validation_samples(),
+          .restore_best = from.restore_best(),
+          .patience = from.early_stop_patience(),
           .compute = compute};
+}
+
+bool trains_weights_end_to_end(const v1::JobSpec& spec) {
+  const v1::EndToEndOptions& options =
+      spec.method() == v1::METHOD_DISTILLATION_QAT ? spec.distillation() : spec.e2e_qp();
+  return options.epochs() > 0 && options.weight_learning_rate() > 0;
+}
+
+InitialiseOptions initialise_options(const v1::JobSpec& spec, int64_t index,
+                                     torch::ScalarType compute) {
+  const v1::Initialisation& from = spec.initialisation();
+  return {
+      .initializer =
+          [&spec, prefix = block_prefix(index)](const std::string& name) {
+            return initializer_of(initializer_for(spec, prefix + name));
+          },
+      .gptq_qparams = from.gptq_qparams() == v1::INITIALIZER_MIN_MAX ? GptqQparams::kMinMax
+                                                                     : GptqQparams::kClipSearch,
+      .clip_importance =
+          from.activation_aware() ? ClipImportance::kMeanSquare : ClipImportance::kUniform,
+      .gptq = {.damping = from.gptq_damping(), .activation_order = from.gptq_activation_order()},
+      .compute = compute};
 }
 
 v1::TrainingCurve training_curve(const std::string& stage, const TrainingReport& report) {
@@ -65,6 +173,9 @@ v1::TrainingCurve training_curve(const std::string& stage, const TrainingReport&
     curve.add_steps(static_cast<int64_t>(i + 1));
     curve.add_losses(report.losses[i]);
   }
+  curve.mutable_validation_losses()->Add(report.validation_losses.begin(),
+                                         report.validation_losses.end());
+  curve.set_kept_epoch(static_cast<int32_t>(report.kept_epoch));
   curve.set_seconds(report.seconds);
   curve.set_tokens_per_second(report.tokens_per_second());
   curve.set_tokens(report.tokens);

@@ -9,6 +9,7 @@
 #include "workers/engine/quant/quantized_ends.h"
 #include "workers/engine/train/block_ap.h"
 #include "workers/engine/train/end_to_end.h"
+#include "workers/engine/train/initialise_block.h"
 
 namespace qaas {
 
@@ -20,6 +21,13 @@ EndToEndOptions end_to_end_options(const v1::EndToEndOptions& from, uint64_t see
 
 /// What a stage reports of its training, every step.
 v1::TrainingCurve training_curve(const std::string& stage, const TrainingReport& report);
+
+/// Whether an end-to-end stage of the spec trains weights, which then need their masters.
+bool trains_weights_end_to_end(const v1::JobSpec& spec);
+
+/// How the projections of block `index` start.
+InitialiseOptions initialise_options(const v1::JobSpec& spec, int64_t index,
+                                     torch::ScalarType compute);
 
 /// Grids of the projections of block `index`.
 GridOf grids_of_block(const v1::JobSpec& spec, int64_t index);

@@ -1,10 +1,13 @@
 #include "workers/engine/job/work_units.h"
 
+#include "proto/spec/grids.h"
+
 namespace qaas {
 
 double score_units(const JobInputs& inputs) {
-  return static_cast<double>(inputs.evaluation.numel() *
-                             (inputs.model.config().num_hidden_layers + 1));
+  int64_t tokens = 0;
+  for (const torch::Tensor& text : inputs.evaluation.texts) tokens += text.numel();
+  return static_cast<double>(tokens * (inputs.model.config().num_hidden_layers + 1));
 }
 
 double block_units(const JobInputs& inputs) {
@@ -12,15 +15,10 @@ double block_units(const JobInputs& inputs) {
 }
 
 double stream_passes(const v1::JobSpec& spec) {
-  const auto reads = [](v1::Initializer initializer) {
-    return initializer == v1::INITIALIZER_GPTQ;
-  };
-  bool needed = block_training_passes(spec) > 0 || reads(spec.initialisation().initializer()) ||
-                spec.initialisation().activation_aware();
-  for (const v1::ProjectionOverride& exception : spec.overrides()) {
-    needed = needed || reads(exception.initializer());
-  }
-  return needed ? 2 : 0;
+  return block_training_passes(spec) > 0 || uses_gptq(spec) ||
+                 (spec.initialisation().activation_aware() && uses_clip_search(spec))
+             ? 2
+             : 0;
 }
 
 double block_training_passes(const v1::JobSpec& spec) {

@@ -66,14 +66,23 @@ absl::StatusOr<v1::TrainingCurve> train_block(JobState& state, int64_t index, De
 absl::Status quantize_block(JobState& state, int64_t index, const Streams& streams) {
   absl::StatusOr<DecoderBlock> block = dense_block(*state.source, index);
   if (!block.ok()) return block.status();
-  prepare_block(*block, grids_of_block(state.spec, index));
+  const absl::Status initialised =
+      initialise_block(*block, grids_of_block(state.spec, index),
+                       initialise_options(state.spec, index, state.compute), streams.quantized,
+                       streams.rope, state.stop);
+  if (!initialised.ok()) return initialised;
   std::optional<v1::TrainingCurve> curve;
   if (block_training_passes(state.spec) > 0) {
     absl::StatusOr<v1::TrainingCurve> trained = train_block(state, index, *block, streams);
     if (!trained.ok()) return trained.status();
     curve = *std::move(trained);
+    state.reporter.training_curve(*curve);
   }
-  return state.blocks.put(Stage::kBlockTraining, index, convert_block(*block), curve);
+  return state.blocks.put(
+      Stage::kBlockTraining, index,
+      convert_block(*block,
+                    trains_weights_end_to_end(state.spec) ? Masters::kKeep : Masters::kDrop),
+      curve);
 }
 
 }  // namespace
