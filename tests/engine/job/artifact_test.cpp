@@ -53,9 +53,10 @@ class Artifact : public testing::JobTest, public ::testing::WithParamInterface<P
     return job;
   }
   ScoredModel score(const ModelConfig& config, const ModelEnds& ends, const BlockSource& source) {
-    return score_model(ends, state_.block_count(), source, inputs_.evaluation,
-                       make_rope_table(config, inputs_.evaluation.size(1)), state_.original_ends,
-                       nullptr, [](double) {}, {})
+    const torch::Tensor& text = inputs_.evaluation.texts.at(0);
+    return score_model(ends, state_.block_count(), source, text,
+                       make_rope_table(config, text.size(1)), state_.original_ends, nullptr,
+                       [](double) {}, {})
         .value();
   }
 

@@ -116,7 +116,7 @@ TEST_F(ActivationQuantBlock, ConvertedBlockGivesTheOutputOfTheTrainedOne) {
     EXPECT_TRUE(same_bits(run(packed, compute), run(block, compute))) << compute;
     EXPECT_FALSE(torch::equal(run(packed, compute), run(plain, compute))) << compute;
   }
-  EXPECT_EQ(repack_block(packed).activations, quantized.activations);
+  EXPECT_EQ(convert_block(packed).activations, quantized.activations);
 }
 
 TEST_F(ActivationQuantBlock, OnlyTheNamedInputsAreQuantizedEachInItsOwnWay) {

@@ -43,7 +43,8 @@ struct JobState {
   const ModelFolder* source;
   std::unique_ptr<ModelFolder> rotated;
   ModelEnds original_ends;  ///< of inputs.model
-  ModelEnds ends;           ///< of source; the final norm may have been trained
+  ModelEnds source_ends;    ///< of source
+  ModelEnds ends;           ///< of source, quantized as the spec says: the student's
 
   /// The scored original, once the baselines are there.
   std::optional<EvaluationScores> original;

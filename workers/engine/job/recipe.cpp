@@ -47,20 +47,23 @@ absl::Status run_recipe(const JobInputs& inputs, const RunFolders& folders, cons
   absl::StatusOr<BlockCheckpoints::Identity> identity = checkpoint_identity(inputs, compute);
   if (!identity.ok()) return identity.status();
   const v1::JobSpec& spec = inputs.job.spec();
-  const auto [end_to_end, name] = end_to_end_stage(spec);
+  const v1::EndToEndOptions* end_to_end = end_to_end_stage(spec).first;
   const bool needs_all = end_to_end != nullptr && end_to_end->epochs() > 0;
 
   JobState state(inputs, folders, sink, stop, compute, *std::move(identity),
                  needs_all ? FinishedBlocks::Keep::kInMemory : FinishedBlocks::Keep::kOnDisk);
   using Step = absl::Status (*)(JobState&);
-  for (const Step stage :
-       {stages::prepare_source, stages::score_baselines, stages::quantize_blocks}) {
+  for (const Step stage : {stages::prepare_source, stages::score_baselines, stages::measure_signals,
+                           stages::quantize_blocks}) {
     if (const absl::Status status = stage(state); !status.ok()) return status;
   }
   if (needs_all) {
-    const absl::Status status = stages::train_end_to_end(state, *end_to_end, name);
+    // state.spec, not the submitted one: automatic choices freeze projections.
+    const auto [options, stage] = end_to_end_stage(state.spec);
+    const absl::Status status = stages::train_end_to_end(state, *options, stage);
     if (!status.ok()) return status;
   }
+  if (const absl::Status status = stages::finish_signals(state); !status.ok()) return status;
   return stages::export_and_evaluate(state);
 }
 

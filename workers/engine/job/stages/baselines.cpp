@@ -16,6 +16,7 @@ absl::StatusOr<DecoderBlock> nearest_block(const JobInputs& inputs, int64_t inde
   absl::StatusOr<DecoderBlock> block = dense_block(inputs.model, index);
   if (!block.ok()) return block.status();
   prepare_block(*block, grids_of_block(inputs.job.spec(), index));
+  apply_activation_quantization(*block, activations_of_block(inputs.job.spec(), index));
   return make_packed_block(inputs.model.config(), source_tensors(inputs.model), index,
                            convert_block(*block));
 }

@@ -71,6 +71,7 @@ absl::Status quantize_block(JobState& state, int64_t index, const Streams& strea
                        initialise_options(state.spec, index, state.compute), streams.quantized,
                        streams.rope, state.stop);
   if (!initialised.ok()) return initialised;
+  apply_activation_quantization(*block, activations_of_block(state.spec, index));
   std::optional<v1::TrainingCurve> curve;
   if (block_training_passes(state.spec) > 0) {
     absl::StatusOr<v1::TrainingCurve> trained = train_block(state, index, *block, streams);
@@ -106,7 +107,7 @@ absl::Status quantize_blocks(JobState& state) {
           cache.empty({ids.size(0), ids.size(1), state.config().hidden_size}, torch::kFloat32);
       if (!empty.ok()) return empty.status();
       *stream = *std::move(empty);
-      embed_into(state.ends, ids, *stream);
+      embed_into(stream == &streams.full ? state.source_ends : state.ends, ids, *stream);
     }
   }
   v1::StageScore stage;

@@ -43,7 +43,7 @@ absl::StatusOr<torch::Tensor> teacher_residual(JobState& state, ActivationCache&
     state.reporter.meter().add(block_units(state.inputs));
     return dense_block(*state.source, index);
   };
-  const absl::Status status = run_teacher(state.ends, state.block_count(), blocks, ids,
+  const absl::Status status = run_teacher(state.source_ends, state.block_count(), blocks, ids,
                                           make_rope_table(state.config(), ids.size(1)),
                                           state.compute, state.stop, *residual);
   if (!status.ok()) return status;
@@ -119,12 +119,11 @@ absl::Status train_end_to_end(JobState& state, const v1::EndToEndOptions& option
   if (!blocks.ok()) return blocks.status();
   const EndToEndOptions training = end_to_end_options(options, state.spec.seed(), state.compute);
   ActivationCache cache(state.folders.checkpoints, state.folders.cache_bytes);
-  const ModelEnds teacher_ends = state.ends;
   std::optional<Teacher> teacher;
   if (training.objective.needs_teacher()) {
     absl::StatusOr<torch::Tensor> residual = teacher_residual(state, cache);
     if (!residual.ok()) return residual.status();
-    teacher.emplace(Teacher{.ends = teacher_ends, .residual = *std::move(residual)});
+    teacher.emplace(Teacher{.ends = state.source_ends, .residual = *std::move(residual)});
   }
 
   // 2. Train, from where an earlier attempt stood.

@@ -3,6 +3,7 @@
 #include <absl/strings/str_cat.h>
 
 #include "workers/engine/job/artifact.h"
+#include "workers/engine/job/stage_options.h"
 #include "workers/engine/job/stages/stages.h"
 #include "workers/engine/quant/rotation.h"
 
@@ -40,11 +41,12 @@ absl::Status rotate_source(JobState& state) {
 
 absl::Status prepare_source(JobState& state) {
   state.original_ends = load_ends(state.inputs.model.config(), source_tensors(state.inputs.model));
-  state.ends = state.original_ends;
-  if (!state.spec.initialisation().rotate()) return absl::OkStatus();
-  state.reporter.start_phase(v1::PHASE_PREPARING);
-  if (const absl::Status status = rotate_source(state); !status.ok()) return status;
-  state.ends = load_ends(state.config(), source_tensors(*state.source));
+  if (state.spec.initialisation().rotate()) {
+    state.reporter.start_phase(v1::PHASE_PREPARING);
+    if (const absl::Status status = rotate_source(state); !status.ok()) return status;
+  }
+  state.source_ends = load_ends(state.config(), source_tensors(*state.source));
+  state.ends = quantize_ends(state.source_ends, ends_quantization(state.spec, state.config()));
   return absl::OkStatus();
 }
 

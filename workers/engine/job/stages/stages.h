@@ -15,6 +15,13 @@ namespace qaas::stages {
 /// ends of both models.
 absl::Status prepare_source(JobState& state);
 
+/// Measures how quantization error travels, where the spec asks for it, and enters automatic
+/// choices into state.spec.
+absl::Status measure_signals(JobState& state);
+
+/// Completes the signal report with the trained model.
+absl::Status finish_signals(JobState& state);
+
 /// Scores original and round-to-nearest on every evaluation text.
 absl::Status score_baselines(JobState& state);
 
