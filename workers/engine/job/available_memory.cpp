@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <fstream>
 #include <limits>
+#include <malloc.h>
 #include <optional>
 #include <string>
 
@@ -70,5 +71,7 @@ int64_t available_memory(const std::filesystem::path& root) {
   }
   return left;
 }
+
+void release_freed_memory() { malloc_trim(/*pad=*/0); }
 
 }  // namespace qaas

@@ -2,6 +2,7 @@
 #include <optional>
 #include <utility>
 
+#include "workers/engine/job/available_memory.h"
 #include "workers/engine/job/stage_options.h"
 #include "workers/engine/job/stages/stages.h"
 #include "workers/engine/job/work_units.h"
@@ -72,6 +73,7 @@ absl::Status quantize_block(JobState& state, int64_t index, const Streams& strea
                        streams.rope, state.stop);
   if (!initialised.ok()) return initialised;
   apply_activation_quantization(*block, activations_of_block(state.spec, index));
+  release_freed_memory();
   std::optional<v1::TrainingCurve> curve;
   if (block_training_passes(state.spec) > 0) {
     absl::StatusOr<v1::TrainingCurve> trained = train_block(state, index, *block, streams);
@@ -116,6 +118,7 @@ absl::Status quantize_blocks(JobState& state) {
   for (int64_t i = 0; i < blocks; ++i) {
     if (state.stop.stop_requested()) return absl::CancelledError("block training was stopped");
     const auto start = Clock::now();
+    release_freed_memory();
     // 1. Target: the full-precision block on the full-precision stream.
     if (i < streamed) {
       absl::StatusOr<DecoderBlock> dense = dense_block(*state.source, i);
