@@ -52,7 +52,12 @@ void put_over(Options preset, Options& written) {
 void fill_initialisation(v1::JobSpec& spec) {
   v1::Initialisation preset = initialisation_preset(spec.method(), spec.preset());
   preset.MergeFrom(spec.initialisation());
+  const bool aware_given = spec.initialisation().has_activation_aware();
   *spec.mutable_initialisation() = std::move(preset);
+  // A preset's weighing has nothing to weigh where the caller chose a start without a search.
+  if (!aware_given && !uses_clip_search(spec)) {
+    spec.mutable_initialisation()->set_activation_aware(false);
+  }
   if (uses_gptq(spec)) return;
   spec.mutable_initialisation()->clear_gptq_qparams();
   spec.mutable_initialisation()->clear_gptq_damping();

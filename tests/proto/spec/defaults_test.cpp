@@ -88,8 +88,8 @@ TEST(SpecDefaults, PresetsDifferInStartRatesAndObjective) {
   EXPECT_EQ(with_defaults(spec, small_model()).preset(), v1::PRESET_PAPER);
   spec.set_preset(v1::PRESET_ACCURACY);
   const v1::JobSpec accuracy = with_defaults(spec, small_model());
-  EXPECT_EQ(accuracy.initialisation().initializer(), v1::INITIALIZER_GPTQ);
-  EXPECT_EQ(accuracy.initialisation().gptq_qparams(), v1::INITIALIZER_CLIP_SEARCH);
+  EXPECT_EQ(accuracy.initialisation().initializer(), v1::INITIALIZER_CLIP_SEARCH);
+  EXPECT_TRUE(accuracy.initialisation().activation_aware());
   EXPECT_EQ(accuracy.block_ap().learning_rate_unit(), v1::LEARNING_RATE_UNIT_STEP_SIZE);
   EXPECT_TRUE(accuracy.block_ap().shuffle());
   EXPECT_EQ(accuracy.e2e_qp().objective().kind(), v1::OBJECTIVE_KIND_FORWARD_KL);
@@ -98,6 +98,15 @@ TEST(SpecDefaults, PresetsDifferInStartRatesAndObjective) {
   const v1::JobSpec fast = with_defaults(spec, small_model());
   EXPECT_LT(fast.block_ap().epochs() + fast.e2e_qp().epochs(),
             accuracy.block_ap().epochs() + accuracy.e2e_qp().epochs());
+}
+
+TEST(SpecDefaults, PresetsWeighNothingWhereNoClipIsSearched) {
+  v1::JobSpec spec = minimal_spec(2);
+  spec.set_preset(v1::PRESET_ACCURACY);
+  spec.mutable_initialisation()->set_initializer(v1::INITIALIZER_MIN_MAX);
+  const v1::JobSpec full = with_defaults(spec, small_model());
+  EXPECT_FALSE(full.initialisation().activation_aware());
+  EXPECT_THAT(validate(full), IsEmpty());
 }
 
 TEST(SpecDefaults, RatesThatAreLeftOutFollowThoseThatAreGiven) {
