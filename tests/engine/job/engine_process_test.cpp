@@ -24,9 +24,9 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::Not;
-using ::testing::StartsWith;
 using testing::read_file;
 using testing::RunLog;
+using ::testing::StartsWith;
 using testing::tiny_spec;
 
 /// qaas-engine as a worker starts it: events come through a pipe, the rest goes to a file.

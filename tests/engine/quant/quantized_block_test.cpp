@@ -96,7 +96,8 @@ TEST_F(QuantizedBlockTest, RepackingWithoutTrainingChangesNothing) {
   DecoderBlock block = dense();
   prepare_block(block, mixed_);
   const QuantizedBlock before = convert_block(block);
-  const QuantizedBlock after = convert_block(make_packed_block(model_.config(), tensor_, 1, before));
+  const QuantizedBlock after =
+      convert_block(make_packed_block(model_.config(), tensor_, 1, before));
   ASSERT_EQ(after.projections.size(), before.projections.size());
   for (const auto& [name, weight] : before.projections) {
     EXPECT_EQ(after.projections.at(name).packed, weight.packed) << name;
