@@ -49,10 +49,10 @@ absl::StatusOr<std::vector<LossSensitivities>> measure(const SignalInputs& input
   }
   SignalPasses passes(inputs.ends, inputs.block_count, measured_windows(inputs, options),
                       inputs.rope, inputs.cache, inputs.stop);
-  const absl::StatusOr<double> original =
+  const absl::StatusOr<double> loss =
       passes.forward([&](int64_t i) { return dense[static_cast<size_t>(i)]; },
                      [](int64_t, const DecoderBlock&) { return nothing(); });
-  if (!original.ok()) return original.status();
+  if (!loss.ok()) return loss.status();
   torch::Tensor residual = torch::empty_like(passes.stream(0));  // [windows, seq, dim]
   std::vector<LossSensitivities> result(variants.size());
   for (size_t i = 0; i < dense.size(); ++i) {
@@ -74,7 +74,7 @@ absl::StatusOr<std::vector<LossSensitivities>> measure(const SignalInputs& input
         for (size_t later = i + 1; later < dense.size(); ++later) {
           run_block_into(dense[later], residual, residual, inputs.rope, torch::kFloat32);
         }
-        rise = passes.loss(residual) - *original;
+        rise = passes.divergence(residual);
       }
     }
   }
@@ -107,7 +107,7 @@ BlockVisitor estimating_visitor(const SignalInputs& inputs, std::span<const Bloc
         const torch::Tensor change = ((found->second->forward(input) - output) * gradient)
                                          .sum(1, /*keepdim=*/false, torch::kFloat64);  // [tokens]
         sums[v][block_prefix(index) + name] +=
-            (change.sum() + 0.5 * tokens * change.square().sum()).item<double>();
+            0.5 * tokens * change.square().sum().item<double>();
       }
     });
   };
@@ -123,10 +123,10 @@ absl::StatusOr<SensitivityMethod> chosen_method(const SignalInputs& inputs, int6
     weights += static_cast<double>(projection->effective_weight().numel());
     ++runs;
   }
-  // Each projection of each block: half the blocks on average, and the head.
+  // Each projection of each block: half the blocks on average, and the head for both models.
   const auto blocks = static_cast<double>(inputs.block_count);
   const double per_run =
-      0.5 * (blocks + 1) * weights + static_cast<double>(inputs.ends.embedding.numel());
+      0.5 * (blocks + 1) * weights + 2 * static_cast<double>(inputs.ends.embedding.numel());
   const double cost = static_cast<double>(measured_windows(inputs, options).numel()) * blocks *
                       runs * static_cast<double>(variants) * per_run;
   return cost <= options.measured_budget ? SensitivityMethod::kMeasured

@@ -19,15 +19,17 @@
 namespace qaas {
 
 /// By full projection name: how much the loss (nats per token) rises when this projection alone is
-/// quantized. Small rises may come out negative.
+/// quantized, in expectation over next tokens that the original itself predicts: the divergence
+/// KL(original || variant), at least 0. On the text's own tokens small rises would be chance, and a
+/// quantized projection that happens to suit them would pass for harmless.
 using LossSensitivities = std::map<std::string, double>;
 
 enum class SensitivityMethod {
-  /// The loss is measured with each projection quantized by itself.
+  /// The divergence is measured with each projection quantized by itself.
   kMeasured,
-  /// Σ g·Δy + ½ · tokens · Σ (g·Δy)² over tokens, g the mean loss's gradient with respect to the
-  /// projection's output and Δy the change of that output: a Taylor expansion whose second-order
-  /// term takes the Hessian for the empirical Fisher matrix of single tokens. One pass for all.
+  /// ½ · tokens · Σ (g·Δy)² over tokens, g the mean loss's gradient with respect to the projection's
+  /// output and Δy the change of that output: the divergence's second-order expansion (it has no
+  /// first-order term), with the empirical Fisher matrix of single tokens. One pass for all.
   kEstimated,
   /// Measured where that costs at most SensitivityOptions::measured_budget.
   kAutomatic,
@@ -37,7 +39,7 @@ struct SensitivityOptions {
   SensitivityMethod method = SensitivityMethod::kAutomatic;
   /// Multiply-adds that measuring may cost. Default: a minute or two of one core.
   double measured_budget = 5e12;
-  /// Tokens on which losses are measured, the first whole windows that hold them.
+  /// Tokens on which divergences are measured, the first whole windows that hold them.
   int64_t measured_tokens = 2048;
 };
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "workers/engine/eval/next_token_scores.h"
 #include "workers/engine/model/ops.h"
 #include "workers/engine/quant/activation_quant.h"
 
@@ -127,6 +128,23 @@ double SignalPasses::loss(const torch::Tensor& residual) const {
     return ops::cross_entropy_(logits, targets.narrow(0, first, logits.size(0)), 0);
   });
   return sum / static_cast<double>(targets.numel());
+}
+
+double SignalPasses::divergence(const torch::Tensor& residual) const {
+  const torch::NoGradGuard no_grad;
+  const int64_t seq = ids_.size(1);
+  double sum = 0;
+  for_windows([&](int64_t first, int64_t last) {
+    const auto hidden = [&](const torch::Tensor& stream) {  // [windows * (seq - 1), dim]
+      const torch::Tensor rows = stream.slice(0, first, last).narrow(1, 0, seq - 1);
+      return HiddenStates{ends_, final_hidden(ends_, rows.reshape({-1, stream.size(2)}))};
+    };
+    const HiddenStates original = hidden(streams_.back());
+    const torch::Tensor targets =
+        ids_.slice(0, first, last).narrow(1, 1, seq - 1).reshape({-1});
+    sum += score_next_tokens(hidden(residual), targets, &original).divergence.sum().item<double>();
+  });
+  return std::max(0.0, sum / static_cast<double>(ids_.size(0) * (seq - 1)));
 }
 
 absl::StatusOr<std::map<std::string, double>> SignalPasses::backward(const BlockSource& source,

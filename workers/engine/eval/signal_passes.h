@@ -53,11 +53,13 @@ class SignalPasses {
   /// What flows into block `index` in the pass before, [windows, seq, dim] float32.
   const torch::Tensor& stream(int64_t index) const { return streams_[static_cast<size_t>(index)]; }
 
-  /// Loss of a last block's output, [windows, seq, dim] float32.
-  double loss(const torch::Tensor& residual) const;
+  /// Mean KL(p || q) over next tokens, nats: p is what the forward pass before predicts (no backward
+  /// pass in between), q what comes of `residual`, a last block's output [windows, seq, dim] float32.
+  double divergence(const torch::Tensor& residual) const;
 
  private:
   absl::Status allocate();
+  double loss(const torch::Tensor& residual) const;
   /// body(first, last) for windows at a time that keep activations small.
   template <class Body>
   void for_windows(const Body& body) const;

@@ -111,7 +111,7 @@ BlockApOptions block_ap_options(const v1::JobSpec& spec, torch::ScalarType compu
           .compute = compute};
 }
 
-EndToEndOptions end_to_end_options(const v1::EndToEndOptions& from, uint64_t seed,
+EndToEndOptions end_to_end_options(const v1::EndToEndOptions& from, const v1::JobSpec& spec,
                                    torch::ScalarType compute) {
   const bool constant = from.schedule() == v1::LEARNING_RATE_SCHEDULE_CONSTANT;
   const std::vector<std::string> frozen(from.freeze().begin(), from.freeze().end());
@@ -125,6 +125,7 @@ EndToEndOptions end_to_end_options(const v1::EndToEndOptions& from, uint64_t see
           .weight = adam(from, from.weight_learning_rate()),
           .norm = adam(from, from.norm_learning_rate()),
           .final_norm = adam(from, 0),
+          .activation_clip = adam(from, spec.activations().learn_clip() ? kActivationClipRate : 0),
           .frozen =
               [frozen](int64_t block, const std::string& projection) {
                 const std::string name = block_prefix(block) + projection;
@@ -137,7 +138,7 @@ EndToEndOptions end_to_end_options(const v1::EndToEndOptions& from, uint64_t see
                        .warmup_ratio = from.warmup_ratio()},
           .clip_norm = from.gradient_clip_norm(),
           .shuffle = from.shuffle(),
-          .seed = seed,
+          .seed = spec.seed(),
           .validation_windows = from.validation_samples(),
           .restore_best = from.restore_best(),
           .patience = from.early_stop_patience(),

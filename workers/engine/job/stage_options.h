@@ -16,7 +16,7 @@ namespace qaas {
 /// The stages' options from a spec with defaults filled in: the one place where the API's words
 /// become the engine's.
 BlockApOptions block_ap_options(const v1::JobSpec& spec, torch::ScalarType compute);
-EndToEndOptions end_to_end_options(const v1::EndToEndOptions& from, uint64_t seed,
+EndToEndOptions end_to_end_options(const v1::EndToEndOptions& from, const v1::JobSpec& spec,
                                    torch::ScalarType compute);
 
 /// What a stage reports of its training, every step.

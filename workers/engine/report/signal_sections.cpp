@@ -44,8 +44,8 @@ double ratio(double a, double b) { return b > 0 ? a / b : 0; }
 
 const Measure kSensitivity = {
     "Loss sensitivity",
-    "Rise of the loss, in nats per token, when this projection alone is quantized. The number in a "
-    "cell is its bits.",
+    "KL divergence from the original, in nats per token, when this projection alone is quantized. "
+    "The number in a cell is its bits.",
     [](const v1::ProjectionSignal& s) { return s.loss_sensitivity(); }, false};
 
 const Measure kMeasures[] = {

@@ -37,6 +37,7 @@ struct EndToEndOptions {
   AdamWOptions weight{.learning_rate = 0};      ///< master weights of FakeQuantProjections
   AdamWOptions norm{.learning_rate = 0};        ///< of the blocks
   AdamWOptions final_norm{.learning_rate = 0};  ///< in place: `ends` must have one of its own
+  AdamWOptions activation_clip{.learning_rate = 0};  ///< of quantized inputs; those frozen stay
   FreezePredicate frozen;                       ///< empty: nothing
   LearningRateShape schedule{.warmup_ratio = 0.03};
   double clip_norm = 0.3;  ///< largest norm of all gradients together; 0: not clipped

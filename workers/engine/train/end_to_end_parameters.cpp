@@ -39,6 +39,8 @@ EndToEndParameters::EndToEndParameters(const ModelEnds& ends, std::vector<Decode
     for (const auto& [name, projection] : blocks[i]->projections()) {
       if (options.frozen && options.frozen(static_cast<int64_t>(i), name)) continue;
       add_projection(prefix + name, *weight_as<Projection>(projection), options);
+      const auto input = std::dynamic_pointer_cast<ActivationQuantProjection>(projection);
+      if (input != nullptr) train(prefix + name + ".clip", input->clip(), options.activation_clip);
     }
     for (const auto& [name, norm] : blocks[i]->norms()) train(prefix + name, norm, options.norm);
     if (!empty() && first_trained_block_ == blocks.size()) first_trained_block_ = i;

@@ -117,7 +117,7 @@ absl::Status train_end_to_end(JobState& state, const v1::EndToEndOptions& option
   // 1. Student and teacher.
   absl::StatusOr<std::vector<DecoderBlock>> blocks = trainable_blocks(state);
   if (!blocks.ok()) return blocks.status();
-  const EndToEndOptions training = end_to_end_options(options, state.spec.seed(), state.compute);
+  const EndToEndOptions training = end_to_end_options(options, state.spec, state.compute);
   ActivationCache cache(state.folders.checkpoints, state.folders.cache_bytes);
   std::optional<Teacher> teacher;
   if (training.objective.needs_teacher()) {
