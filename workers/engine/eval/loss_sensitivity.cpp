@@ -106,8 +106,7 @@ BlockVisitor estimating_visitor(const SignalInputs& inputs, std::span<const Bloc
         if (found == quantized[v].end()) continue;
         const torch::Tensor change = ((found->second->forward(input) - output) * gradient)
                                          .sum(1, /*keepdim=*/false, torch::kFloat64);  // [tokens]
-        sums[v][block_prefix(index) + name] +=
-            0.5 * tokens * change.square().sum().item<double>();
+        sums[v][block_prefix(index) + name] += 0.5 * tokens * change.square().sum().item<double>();
       }
     });
   };

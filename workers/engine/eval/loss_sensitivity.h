@@ -27,7 +27,8 @@ using LossSensitivities = std::map<std::string, double>;
 enum class SensitivityMethod {
   /// The divergence is measured with each projection quantized by itself.
   kMeasured,
-  /// ½ · tokens · Σ (g·Δy)² over tokens, g the mean loss's gradient with respect to the projection's
+  /// ½ · tokens · Σ (g·Δy)² over tokens, g the mean loss's gradient with respect to the
+  /// projection's
   /// output and Δy the change of that output: the divergence's second-order expansion (it has no
   /// first-order term), with the empirical Fisher matrix of single tokens. One pass for all.
   kEstimated,

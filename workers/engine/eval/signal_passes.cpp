@@ -140,8 +140,7 @@ double SignalPasses::divergence(const torch::Tensor& residual) const {
       return HiddenStates{ends_, final_hidden(ends_, rows.reshape({-1, stream.size(2)}))};
     };
     const HiddenStates original = hidden(streams_.back());
-    const torch::Tensor targets =
-        ids_.slice(0, first, last).narrow(1, 1, seq - 1).reshape({-1});
+    const torch::Tensor targets = ids_.slice(0, first, last).narrow(1, 1, seq - 1).reshape({-1});
     sum += score_next_tokens(hidden(residual), targets, &original).divergence.sum().item<double>();
   });
   return std::max(0.0, sum / static_cast<double>(ids_.size(0) * (seq - 1)));

@@ -53,8 +53,9 @@ class SignalPasses {
   /// What flows into block `index` in the pass before, [windows, seq, dim] float32.
   const torch::Tensor& stream(int64_t index) const { return streams_[static_cast<size_t>(index)]; }
 
-  /// Mean KL(p || q) over next tokens, nats: p is what the forward pass before predicts (no backward
-  /// pass in between), q what comes of `residual`, a last block's output [windows, seq, dim] float32.
+  /// Mean KL(p || q) over next tokens, nats: p is what the forward pass before predicts (no
+  /// backward pass in between), q what comes of `residual`, a last block's output [windows, seq,
+  /// dim] float32.
   double divergence(const torch::Tensor& residual) const;
 
  private:

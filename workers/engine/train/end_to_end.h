@@ -33,12 +33,12 @@ struct EndToEndOptions {
   Objective objective;
   LearningRateUnit unit = LearningRateUnit::kAbsolute;  ///< of the rates of scales and weights
   AdamWOptions scale{.learning_rate = 2e-5};
-  AdamWOptions zero_point{.learning_rate = 0};  ///< in codes; symmetric grids' never train
-  AdamWOptions weight{.learning_rate = 0};      ///< master weights of FakeQuantProjections
-  AdamWOptions norm{.learning_rate = 0};        ///< of the blocks
-  AdamWOptions final_norm{.learning_rate = 0};  ///< in place: `ends` must have one of its own
+  AdamWOptions zero_point{.learning_rate = 0};       ///< in codes; symmetric grids' never train
+  AdamWOptions weight{.learning_rate = 0};           ///< master weights of FakeQuantProjections
+  AdamWOptions norm{.learning_rate = 0};             ///< of the blocks
+  AdamWOptions final_norm{.learning_rate = 0};       ///< in place: `ends` must have one of its own
   AdamWOptions activation_clip{.learning_rate = 0};  ///< of quantized inputs; those frozen stay
-  FreezePredicate frozen;                       ///< empty: nothing
+  FreezePredicate frozen;                            ///< empty: nothing
   LearningRateShape schedule{.warmup_ratio = 0.03};
   double clip_norm = 0.3;  ///< largest norm of all gradients together; 0: not clipped
   bool shuffle = false;
